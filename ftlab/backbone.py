@@ -1,0 +1,178 @@
+"""The pretrained model and its tokenizer: where they come from and in what shape they are loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ftlab.errors import ConfigError, SecurityError
+from ftlab.hub import explained
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+ASSETS = Path(__file__).parent / "assets"
+
+_POSITIONS_AFTER_PADDING = frozenset({"camembert", "data2vec-text", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"})
+"""Model types that count positions from `pad_token_id + 1`, so that their table is longer than their context."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A pretrained Hugging Face model.
+
+    Args:
+        name: A hub id such as org/name, a local folder, or a built-in; ftlab/tiny-llama or ftlab/tiny-bert.
+        revision: Branch, tag or commit of a hub model.
+        tokenizer: Another place to take the tokenizer from, in the same forms as name.
+        dtype: Type of the loaded weights; auto keeps the type they were saved in.
+        attention: Attention implementation of transformers; null lets it choose.
+        fresh: Start from random weights; only the configuration and the tokenizer are read.
+        activation_checkpointing: Recompute activations in the backward pass to save memory.
+        pad_token: auto takes the tokenizer's own, else its end-of-sequence token; any other text is that token.
+        new_tokens: Tokens to add; their embedding rows are trained and saved by every strategy.
+        pickled_weights: Accept weights that are stored as pickle (.bin), which can run code, where there is no safetensors file.
+    """
+
+    name: str
+    revision: str | None = None
+    tokenizer: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    fresh: bool = False
+    activation_checkpointing: bool = False
+    pad_token: str = "auto"
+    new_tokens: list[str] = field(default_factory=list)
+    pickled_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ConfigError("model.backbone.name is empty; write a hub id, a local folder, ftlab/tiny-llama or ftlab/tiny-bert.")
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, with a pad token and the new tokens.
+
+        Raises:
+            ConfigError: There is none, or it has nothing to pad with.
+            EnvironmentFault: The hub cannot be reached.
+        """
+        from transformers import AutoTokenizer
+
+        place, revision = (self.tokenizer, None) if self.tokenizer else (self.name, self.revision)
+        with explained(place, "tokenizer"):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_location(place), revision=revision, trust_remote_code=False)
+        if self.new_tokens:
+            tokenizer.add_tokens(list(self.new_tokens))
+        if self.pad_token != "auto":
+            tokenizer.add_special_tokens({"pad_token": self.pad_token})
+        elif tokenizer.pad_token is None:
+            if tokenizer.eos_token is None:
+                raise ConfigError(f"model.backbone.pad_token is auto, but the tokenizer of {place} has neither pad nor end-of-sequence token; name one.")
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    def load_config(self) -> PretrainedConfig:
+        """The HF configuration.
+
+        Raises:
+            ConfigError: There is none.
+            EnvironmentFault: The hub cannot be reached.
+            SecurityError: It names code outside transformers.
+        """
+        from transformers import AutoConfig
+
+        location = _location(self.name)
+        with explained(self.name, "configuration"):
+            config: PretrainedConfig = AutoConfig.from_pretrained(location, revision=self.revision, trust_remote_code=False)
+        if Path(location).is_dir():
+            stored = json.loads((Path(location) / "config.json").read_text(encoding="utf-8"))
+            if "_attn_implementation_internal" in stored:
+                raise SecurityError(f"{self.name}/config.json sets _attn_implementation_internal, which can load foreign code; remove the key.")
+        return config
+
+    def context(self, config: PretrainedConfig) -> int | None:
+        """The longest sequence the model has positions for, in tokens; None where it has no limit."""
+        text = config.get_text_config()
+        limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        if limit is None or limit < 0:
+            return None
+        if text.model_type in _POSITIONS_AFTER_PADDING:
+            limit -= (text.pad_token_id or 0) + 1
+        return int(limit)
+
+    def load_model(self, auto_class: str, overrides: Mapping[str, object], options: Mapping[str, object]) -> tuple[nn.Module, set[str]]:
+        """The model in train mode, and the names of the parameters that no stored weight filled.
+
+        Args:
+            auto_class: Name of a `transformers` auto class.
+            overrides: Entries of the configuration that the task decides.
+            options: Further arguments for `from_pretrained`, from the strategy.
+
+        Raises:
+            ConfigError: There are no weights, or the task has no model of this kind.
+            EnvironmentFault: The hub cannot be reached.
+        """
+        import torch
+        import transformers
+
+        config = self.load_config()
+        for key, value in overrides.items():
+            setattr(config, key, value)
+        auto = getattr(transformers, auto_class)
+        dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
+        extra = {} if self.attention is None else {"attn_implementation": self.attention}
+        if type(config) not in auto._model_mapping:
+            raise ConfigError(f"model.backbone.name {self.name} is a {config.model_type} model, which {auto_class} does not offer; choose another task.")
+        if self.fresh:
+            model = auto.from_config(config, dtype=None if dtype == "auto" else dtype, trust_remote_code=False, **extra)
+            return self._finish(model), set()
+        self._require_weights()
+        with explained(self.name, "weights"):
+            model, report = auto.from_pretrained(
+                _location(self.name), config=config, revision=self.revision, dtype=dtype, trust_remote_code=False,
+                use_safetensors=None if self.pickled_weights else True, ignore_mismatched_sizes=True,
+                output_loading_info=True, **extra, **options,
+            )  # fmt: skip
+        mismatched = {entry[0] for entry in report["mismatched_keys"]}
+        return self._finish(model), set(report["missing_keys"]) | mismatched
+
+    def _finish(self, model: nn.Module) -> nn.Module:
+        if self.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+        return model.train()
+
+    def _require_weights(self) -> None:
+        folder = Path(_location(self.name))
+        if not folder.is_dir():
+            return
+        if not any(folder.glob("*.safetensors")):
+            pickled = sorted(p.name for p in folder.glob("*.bin"))
+            if pickled and self.pickled_weights:
+                return
+            found = f"only {pickled[0]}, which needs model.backbone.pickled_weights" if pickled else "no weights"
+            raise ConfigError(
+                f"model.backbone.name {self.name} holds {found}; it needs a .safetensors file, or set model.backbone.fresh to true for random weights."
+            )
+
+
+def _location(name: str) -> str:
+    """A built-in's folder inside the package, else the name itself.
+
+    Raises:
+        ConfigError: It looks like a folder and is none, or is not the name of a built-in.
+    """
+    if name.startswith("ftlab/"):
+        folder = ASSETS / name.removeprefix("ftlab/")
+        if not folder.is_dir():
+            known = sorted(f"ftlab/{p.name}" for p in ASSETS.iterdir() if (p / "config.json").is_file())
+            raise ConfigError(f"model.backbone.name {name} is not a built-in; allowed: {', '.join(known)}.")
+        return str(folder)
+    path = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not path.is_dir():
+        raise ConfigError(f"model.backbone.name {name} is not a folder; write an existing folder or a hub id of the form org/name.")
+    return str(path) if path.is_dir() else name

@@ -1,0 +1,1 @@
+"""Callbacks and loggers that every run has."""

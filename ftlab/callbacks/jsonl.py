@@ -1,0 +1,49 @@
+"""`metrics.jsonl`: what was measured, one line per step; every other logger holds a copy."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ftlab.errors import StorageError
+from ftlab.run_folder import finite
+
+
+class JsonLinesLogger(Logger):
+    """Appends to one file.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        record = {"step": step, "time": round(time.time(), 3), **metrics}
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written ({error.strerror}); free space and start again.") from error
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration stands in config.yaml."""

@@ -1,0 +1,72 @@
+"""What a checkpoint holds and what is asked of it before it is loaded: owned tensors, and a stamp that says whose they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+import ftlab
+from ftlab.errors import CheckpointError, nearest
+
+STAMP = "ftlab"
+
+
+def spec_of(value: Any) -> Any:
+    """A dataclass as plain types: `{class_path, init_args}`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        arguments = {f.name: spec_of(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
+    if isinstance(value, list | tuple):
+        return [spec_of(v) for v in value]
+    if isinstance(value, dict):
+        return {k: spec_of(v) for k, v in value.items()}
+    return value
+
+
+def stamp(spec: Mapping[str, object], owned: Iterable[str]) -> dict[str, object]:
+    """What is stored beside the tensors."""
+    return {"version": ftlab.__version__, "spec": dict(spec), "owned": sorted(owned)}
+
+
+def keep_owned(state: dict[str, Tensor], owned: frozenset[str]) -> dict[str, Tensor]:
+    """The tensors of `state` that the run owns.
+
+    Raises:
+        CheckpointError: One of them is missing.
+    """
+    missing = sorted(owned - state.keys())
+    if missing:
+        raise CheckpointError(f"the model has no tensor '{missing[0]}', which its strategy says it owns; mend the strategy's owned().")
+    return {name: tensor for name, tensor in state.items() if name in owned}
+
+
+def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: frozenset[str]) -> None:
+    """Refuse a checkpoint that is not exactly of this model.
+
+    Raises:
+        CheckpointError: It has no stamp, another spec, or other tensors; the message names the first difference.
+    """
+    found = checkpoint.get(STAMP)
+    if not isinstance(found, Mapping):
+        raise CheckpointError("the checkpoint was not written by ftlab; give --ckpt_path a file from a run's checkpoints folder.")
+    for key, old, new in differences(found["spec"], spec):
+        raise CheckpointError(f"the checkpoint has {key} {old!r}, the configuration {new!r}; use the configuration of the run, its config.yaml.")
+    stored = frozenset(checkpoint["state_dict"])
+    for name in sorted(owned - stored):
+        raise CheckpointError(f"the checkpoint lacks the tensor '{name}'; it holds {', '.join(nearest(name, stored)) or 'none like it'}.")
+    for name in sorted(stored - owned):
+        raise CheckpointError(f"the checkpoint holds the tensor '{name}', which this model does not own; use the configuration of its run.")
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterable[tuple[str, object, object]]:
+    """Where two specs differ: (dotted key, old value, new value)."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in [*old, *(n for n in new if n not in old)]:
+            inner = key if name == "init_args" else f"{key}.{name}".lstrip(".")
+            yield from differences(old.get(name), new.get(name), inner)
+    elif old != new:
+        yield key.removesuffix(".class_path"), old, new

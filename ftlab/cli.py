@@ -1,0 +1,190 @@
+"""`ftlab fit | validate | test | predict`: LightningCLI with plugins by name, an import policy, and a run folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from ftlab import preflight, registry
+from ftlab.callbacks.defaults import run_callbacks
+from ftlab.callbacks.progress import on_terminal
+from ftlab.callbacks.jsonl import JsonLinesLogger
+from ftlab.checkpoint import spec_of
+from ftlab.data.datamodule import FinetuneData
+from ftlab.errors import ConfigError
+from ftlab.hardware import check_hardware
+from ftlab.loggers import place_loggers
+from ftlab.module import FinetuneModule
+from ftlab.parser_errors import explained
+from ftlab.quiet import quiet
+from ftlab.run_folder import RunOptions, discard_if_empty
+
+TRAINER_DEFAULTS = {
+    "max_epochs": 3,
+    "gradient_clip_val": 1.0,
+    "num_sanity_val_steps": -1,
+    "log_every_n_steps": 10,
+    "logger": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
+"""Where ftlab differs from Lightning; each can be set, but for the sampler, which the loader replaces.
+
+The check before the fit covers the whole validation split: it is the score of the untuned model.
+"""
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser with exact option names and errors of one sentence."""
+
+    values: Sequence[preflight.Given] = ()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ConfigError(explained(message, self.values)) from ex
+
+    def known_keys(self) -> set[str]:
+        """The dotted keys this parser accepts."""
+        return {action.dest for action in self._actions}
+
+
+class FinetuneCLI(LightningCLI):
+    """The command line of one command.
+
+    Args:
+        command: fit, validate, test or predict.
+        arguments: What follows it.
+    """
+
+    def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        self.command = command
+        self.values = preflight.given(arguments)
+        self.folder: Path | None = None
+        set_parsing_settings(
+            config_read_mode_fsspec_enabled=False,
+            validate_subclass_spec_in_any=True,
+            instantiate_subclass_spec_in_any=False,
+            import_path_denylist=["*", *preflight.DENIED],
+            import_path_allowlist=[*preflight.ALLOWED, *(p.class_path for p in registry.plugins())],
+        )
+        super().__init__(
+            FinetuneModule,
+            FinetuneData,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=42,
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
+            args=[command, *arguments],
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # only the parser that is asked for is built
+        return {self.command: LightningCLI.subcommands()[self.command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunOptions, "run")
+        parser.set_defaults({"seed_everything": 42})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        known = self._subcommand_parsers[self.command].known_keys()
+        preflight.check(self.values, known)
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: what a checkpoint says about its run is verified, never merged into the configuration."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.command]
+        check_hardware(config.trainer)
+        self.folder = self._run_options().folder(self._default_name())
+        place_loggers(config.trainer, self.folder)
+
+    def _run_options(self) -> RunOptions:
+        return RunOptions(**self.config[self.command].run.as_dict())
+
+    def _default_name(self) -> str:
+        named = [v.value for v in self.values if v.key in ("config", "c")]
+        files = [v.origin for v in self.values if v.origin != "command line"] or named
+        return Path(str(files[-1])).stem if files else self.command
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        assert self.folder is not None
+        config = self.config_init[self.command].trainer
+        logger = JsonLinesLogger(self.folder / "metrics.jsonl")
+        others = config.logger if isinstance(config.logger, list) else [config.logger] if config.logger not in (None, False, True) else []
+        has_validation = self.datamodule.wanted["val"] is not None
+        callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), has_validation, self._get(self.config_init, "trainer"))
+        extra = {"logger": [*others, logger], "default_root_dir": str(self.folder)}
+        if not on_terminal():
+            extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
+        trainer_config = {**self._get(self.config_init, "trainer", default={}), **extra, **kwargs}
+        try:
+            return self._instantiate_trainer(trainer_config, callbacks)
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def complete_config(self) -> dict[str, Any]:
+        """The configuration with every default and what the data decided, as plain types."""
+        parser = self._subcommand_parsers[self.command]
+        text = parser.dump(self.config[self.command], skip_none=False, skip_check=True)
+        config: dict[str, Any] = yaml.safe_load(text)
+        config["model"]["task"] = spec_of(self.model.task)
+        for key in ("config", "ckpt_path", "verbose", "return_predictions"):
+            config.pop(key, None)
+        return config
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False
+        return kwargs
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Run a command of Lightning's trainer; returns the exit code."""
+    words, plugins = _take(arguments, "--plugin")
+    for target in plugins:
+        registry.use(target)
+    quiet()
+    sys.argv = [sys.argv[0], command, *words]  # Lightning starts further ranks with it
+    folder = os.environ.get("FTLAB_RUN_FOLDER")
+    try:
+        FinetuneCLI(command, words)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    finally:
+        made = os.environ.get("FTLAB_RUN_FOLDER")
+        if made and not folder:
+            discard_if_empty(Path(made))
+            del os.environ["FTLAB_RUN_FOLDER"]
+    return 0
+
+
+def _take(arguments: Sequence[str], option: str) -> tuple[list[str], list[str]]:
+    """Arguments without `option`, and its values."""
+    rest: list[str] = []
+    values: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == option:
+            value = next(words, None)
+            if value is None:
+                raise ConfigError(f"{option} needs a value; write {option} package.module or {option} file.py.")
+            values.append(value)
+        elif word.startswith(f"{option}="):
+            values.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    return rest, values
+
+

@@ -1,0 +1,218 @@
+"""The data module: source → views → cached tokens → loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from lightning.pytorch import LightningDataModule
+
+from ftlab.data.loader import FinetuneLoader, Plan
+from ftlab.data.sources.base import DataSource
+from ftlab.data.splits import View, resolve
+from ftlab.data.store import TokenStore, default_folder, write
+from ftlab.errors import ConfigError, DataError, suggest
+from ftlab.rows import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ftlab.module import FinetuneModule
+
+log = logging.getLogger(__name__)
+
+_CACHE_FORMAT = 1
+_NO_LIMIT = 1024
+"""Tokens per example where neither the model nor the tokenizer has a limit."""
+_STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+
+class FinetuneData(LightningDataModule):
+    """Rows from a source, as batches for the module's task.
+
+    Args:
+        source: Where rows come from.
+        train_split: Name of the training split.
+        val_split: Name of the validation split, a share of the training split, null for none, or auto for the source's own, else 0.1.
+        test_split: Name of the test split, or a share of the training split.
+        predict_split: Name of the split that predict runs on; null takes the test split, else the validation split.
+        batch_size: Rows per micro-batch on one device.
+        eval_batch_size: The same for validation, test and prediction; null takes batch_size.
+        max_length: The most tokens a row may have; null takes what the model allows.
+        group_by_length: Put rows of like length into the same batch.
+        num_workers: Worker processes that prepare batches.
+        split_seed: Seed of the cut where a split is a share.
+        seed: Seed of the order of rows; null takes seed_everything.
+    """
+
+    def __init__(
+        self,
+        source: DataSource,
+        train_split: str = "train",
+        val_split: float | str | None = "auto",
+        test_split: float | str | None = None,
+        predict_split: str | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        max_length: int | None = None,
+        group_by_length: bool = True,
+        num_workers: int = 0,
+        split_seed: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value, least in (
+            ("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1), ("max_length", max_length, 2), ("num_workers", num_workers, 0),
+        ):  # fmt: skip
+            if value is not None and value < least:
+                raise ConfigError(f"data.{key} is {value}; it must be a whole number of at least {least}.")
+        self.source = source
+        self.wanted = {"train": train_split, "val": val_split, "test": test_split, "predict": predict_split}
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.max_length = max_length
+        self.group_by_length = group_by_length
+        self.num_workers = num_workers
+        self.split_seed = split_seed
+        self.seed = seed
+        self.stores: dict[str, TokenStore] = {}
+
+    @property
+    def module(self) -> FinetuneModule:
+        """The module whose task and tokenizer are used."""
+        assert self.trainer is not None, "the data module works under a trainer"
+        return cast("FinetuneModule", self.trainer.lightning_module)
+
+    def prepare_data(self) -> None:
+        """Tokenise what is not in the cache yet; Lightning calls this on one process per machine."""
+        assert self.trainer is not None
+        self._load(str(self.trainer.state.fn.value))  # type: ignore[union-attr]
+
+    def setup(self, stage: str) -> None:
+        """Open the cached tokens."""
+        self._load(stage)
+
+    def _load(self, stage: str) -> None:
+        views = self._views()
+        self.module.task = self.module.task.bind(partial(self._numbered, views["train"]))
+        for name in _STAGES[stage]:
+            if name not in self.stores and name in views:
+                self.stores[name] = self._tokens(views[name], labelled=name != "predict")
+        missing = [name for name in _STAGES[stage] if name not in self.stores and name != "val"]
+        if missing:
+            raise ConfigError(f"data.{missing[0]}_split is not set, which {stage} needs; the source has {', '.join(self.source.splits())}.")
+
+    def _views(self) -> dict[str, View]:
+        views = resolve(self.source, self.wanted, self.split_seed)
+        if "predict" not in views and (fallback := views.get("test") or views.get("val")):
+            views["predict"] = fallback
+        return views
+
+    def _numbered(self, view: View) -> Iterator[tuple[int, Row]]:
+        return view.rows(self.source)
+
+    def limit(self) -> int:
+        """The most tokens a row may have.
+
+        Raises:
+            ConfigError: `max_length` is above what the model has positions for.
+        """
+        context = self.module.backbone.context(self.module.hf_config)
+        if self.max_length is not None:
+            if context is not None and self.max_length > context:
+                raise ConfigError(f"data.max_length is {self.max_length}, but the model has positions for {context} tokens; lower it.")
+            return self.max_length
+        tokenizer_limit = self.module.tokenizer.model_max_length
+        known = [n for n in (context, tokenizer_limit if tokenizer_limit < 10**6 else None) if n]
+        return min(known) if known else _NO_LIMIT
+
+    def _tokens(self, view: View, labelled: bool) -> TokenStore:
+        module, limit = self.module, self.limit()
+        key = {
+            "format": _CACHE_FORMAT,
+            "rows": self.source.fingerprint(view.split),
+            "view": view.key(),
+            "task": module.spec()["model.task"],
+            "labelled": labelled,
+            "tokenizer": tokenizer_fingerprint(module.tokenizer),
+            "limit": limit,
+        }
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        folder = default_folder() / "tokens" / digest
+        if not (folder / "meta.json").is_file():
+            rows = _Checked(self._numbered(view), module.task.columns(labelled), view.split)
+            write(folder, module.task.encode(rows, module.tokenizer, limit, labelled), rows.tally)
+        store = TokenStore(folder)
+        if not len(store):
+            raise DataError(f"split '{view.split}' leaves no example to use, from {store.meta['rows']} rows; check the source and its text column.")
+        log.info("%s: %s rows, %s examples, %s tokens", view.split, store.meta["rows"], len(store), store.lengths.sum())
+        return store
+
+    def train_batches(self) -> int:
+        """Micro-batches of one epoch on one rank."""
+        assert self.trainer is not None
+        return -(-len(self.stores["train"]) // (self.batch_size * self.trainer.world_size))
+
+    def train_dataloader(self) -> FinetuneLoader:
+        assert self.trainer is not None
+        limit = self.trainer.limit_train_batches
+        stop = limit if isinstance(limit, int) else int(self.train_batches() * limit)
+        return self._loader("train", Plan(**self._common(), batch_size=self.batch_size, window=self.trainer.accumulate_grad_batches, shuffle=True, stop=stop))
+
+    def val_dataloader(self) -> FinetuneLoader | list[FinetuneLoader]:
+        return self._evaluation_loader("val") if "val" in self.stores else []
+
+    def test_dataloader(self) -> FinetuneLoader:
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> FinetuneLoader:
+        return self._evaluation_loader("predict")
+
+    def _evaluation_loader(self, name: str) -> FinetuneLoader:
+        return self._loader(name, Plan(**self._common(), batch_size=self.eval_batch_size))
+
+    def _common(self) -> dict[str, int | bool]:
+        assert self.trainer is not None
+        seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+        cuda = self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "seed": seed, "group": self.group_by_length, "workers": self.num_workers, "pin": cuda,
+            "rank": self.trainer.global_rank, "world": self.trainer.world_size,
+        }  # fmt: skip
+
+    def _loader(self, name: str, plan: Plan) -> FinetuneLoader:
+        return FinetuneLoader(self.stores[name], partial(self.module.task.collate, tokenizer=self.module.tokenizer), plan)
+
+
+class _Checked:
+    """Rows on their way to the task: the first one is checked for columns, all are counted."""
+
+    def __init__(self, rows: Iterator[tuple[int, Row]], columns: tuple[str, ...], split: str) -> None:
+        self.rows = rows
+        self.columns = columns
+        self.split = split
+        self.tally: dict[str, int] = {"rows": 0}
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        for number, row in self.rows:
+            if not self.tally["rows"]:
+                for column in self.columns:
+                    if column not in row:
+                        raise DataError(f"split '{self.split}' has no column '{column}', only {', '.join(row)}; {suggest(column, row)}")
+            self.tally["rows"] += 1
+            yield number, row
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of everything that decides which ids a text gets."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = json.loads(backend.to_str()) if backend is not None else dict(tokenizer.get_vocab())
+    # A call with truncation or padding leaves its settings in the backend; they are arguments, not identity.
+    state.pop("truncation", None), state.pop("padding", None)
+    special = json.dumps([type(tokenizer).__name__, tokenizer.special_tokens_map], sort_keys=True, default=str)
+    return hashlib.sha256((json.dumps(state, sort_keys=True) + special).encode("utf-8", "surrogatepass")).hexdigest()

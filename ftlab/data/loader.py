@@ -1,0 +1,163 @@
+"""The loader: micro-batches in a fixed order, handed out in windows that know their own counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from ftlab.batch import Batch
+from ftlab.data.order import Index, epoch_batches, rank_share
+from ftlab.data.store import TokenStore
+from ftlab.rows import Stored
+
+Collate = Callable[[Sequence[Stored]], Batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a split is cut into micro-batches.
+
+    Args:
+        batch_size: Rows per micro-batch on one rank.
+        window: Micro-batches per optimiser step.
+        seed: Seed of the order.
+        shuffle: Another order each epoch.
+        group: Rows of like length into the same batch.
+        rank: This rank.
+        world: Number of ranks.
+        workers: Worker processes.
+        pin: Copy batches to page-locked memory.
+        stop: Micro-batches after which the trainer ends an epoch early (`limit_train_batches`); a window ends there too.
+    """
+
+    batch_size: int
+    window: int = 1
+    seed: int = 0
+    shuffle: bool = False
+    group: bool = True
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    pin: bool = False
+    stop: int | None = None
+
+
+class FinetuneLoader:
+    """Iterates over the micro-batches of one epoch after another.
+
+    Its state is (epoch, micro-batches handed out); what a worker fetched ahead does not count.
+
+    Args:
+        store: The examples.
+        collate: Examples → batch.
+        plan: How they are cut.
+    """
+
+    def __init__(self, store: TokenStore, collate: Collate, plan: Plan) -> None:
+        self.store = store
+        self.plan = plan
+        self._epoch = 0
+        self._handed = 0
+        self._resumed = False
+        self._sampler = _Sampler()
+        self._loader: DataLoader[Any] = DataLoader(
+            _Numbered(store),
+            batch_sampler=self._sampler,
+            collate_fn=_Filling(collate),
+            num_workers=plan.workers,
+            persistent_workers=plan.workers > 0,
+            pin_memory=plan.pin,
+        )
+
+    def __len__(self) -> int:
+        return -(-len(self.store) // (self.plan.batch_size * self.plan.world))
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._resumed and self._handed:
+            self._epoch, self._handed = self._epoch + 1, 0
+        self._resumed = False
+        self._sampler.batches = self._batches()[self._handed :]
+        for window in _windows(iter(self._loader), self.plan, self._handed):
+            for batch in _stamped(window):
+                self._handed += 1
+                yield batch
+        self._epoch, self._handed = self._epoch + 1, 0
+
+    def _batches(self) -> list[list[int]]:
+        plan = self.plan
+        whole = epoch_batches(
+            self.store.lengths, plan.batch_size * plan.world, seed=plan.seed, epoch=self._epoch, shuffle=plan.shuffle, group=plan.group
+        )
+        return [_or_filler(rank_share(batch, plan.rank, plan.world)) for batch in whole]
+
+    def state_dict(self) -> dict[str, int]:
+        """(epoch, micro-batches handed out in it)."""
+        return {"epoch": self._epoch, "handed": self._handed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where `state` was taken."""
+        self._epoch, self._handed = state["epoch"], state["handed"]
+        self._resumed = True
+
+
+class _Sampler:
+    """A batch sampler that outlives an epoch, so that workers do too."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+_FILLER = -1
+
+
+def _or_filler(rows: Index) -> list[int]:
+    """A rank without a row of its own runs the first row unscored: all ranks then take the same number of steps."""
+    return rows.tolist() or [_FILLER]
+
+
+class _Numbered(Dataset[tuple[int, Stored]]):
+    def __init__(self, store: TokenStore) -> None:
+        self.store = store
+
+    def __getitem__(self, index: int) -> tuple[int, Stored]:
+        return index, self.store[max(index, 0)]
+
+
+class _Filling:
+    def __init__(self, collate: Collate) -> None:
+        self.collate = collate
+
+    def __call__(self, examples: Sequence[tuple[int, Stored]]) -> Batch:
+        batch = self.collate([e for _, e in examples])
+        if examples[0][0] == _FILLER:
+            return batch.unscored()
+        return replace(batch, tokens=sum(len(e["input_ids"]) for _, e in examples))
+
+
+def _windows(batches: Iterator[Batch], plan: Plan, handed: int) -> Iterator[list[Batch]]:
+    """Lists of `plan.window` batches, the last one shorter; `handed` batches of the epoch are already gone."""
+    window: list[Batch] = []
+    for done, batch in enumerate(batches, start=handed + 1):
+        window.append(batch)
+        if done % plan.window == 0 or done == plan.stop:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _stamped(window: list[Batch]) -> list[Batch]:
+    totals: dict[str, int] = {}
+    for batch in window:
+        for head, count in batch.counts().items():
+            totals[head] = totals.get(head, 0) + count
+    return [replace(window[0], window=totals), *window[1:]]

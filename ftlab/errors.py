@@ -1,0 +1,81 @@
+"""Errors a user can cause or meet, each with the exit code that the command line returns for it.
+
+A message is one sentence with four parts: which key or row, what it was, what is allowed, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FtlabError(Exception):
+    """Base of every error that ftlab raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(FtlabError):
+    """A configuration that cannot be run."""
+
+    exit_code = 2
+
+
+class DataError(FtlabError):
+    """Data that cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(FtlabError):
+    """A checkpoint or adapter that was refused."""
+
+    exit_code = 4
+
+
+class NumericsError(FtlabError):
+    """A loss or gradient that is not finite."""
+
+    exit_code = 5
+
+
+class EnvironmentFault(FtlabError):
+    """Hardware, network or an installed package that does not do what the run needs."""
+
+    exit_code = 6
+
+
+class SecurityError(FtlabError):
+    """Something that would run code or write where it must not."""
+
+    exit_code = 7
+
+
+class StorageError(FtlabError):
+    """A folder or disk that cannot be written."""
+
+    exit_code = 8
+
+
+def nearest(name: str, allowed: Iterable[str], count: int = 3) -> list[str]:
+    """The names most like `name`, best first, ignoring case.
+
+    Args:
+        name: What was written.
+        allowed: What could have been meant.
+        count: How many to return at most.
+    """
+    folded: dict[str, str] = {}
+    for candidate in allowed:
+        folded.setdefault(candidate.casefold(), candidate)
+    found = difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)
+    return [folded[key] for key in found]
+
+
+def suggest(name: str, allowed: Iterable[str], count: int = 3) -> str:
+    """The end of an error message: the nearest names, or all the allowed ones where none is near."""
+    choices = list(allowed)
+    close = nearest(name, choices, count)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"allowed: {', '.join(sorted(choices)) or 'none'}."

@@ -1,0 +1,93 @@
+"""The entry point: choose a command, turn errors into one sentence and an exit code. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import ftlab
+from ftlab.errors import ConfigError, FtlabError, suggest
+
+COMMANDS = {
+    "fit": ("ftlab.cli", "Tune a model on the training split and validate it."),
+    "validate": ("ftlab.cli", "Loss and metrics on the validation split."),
+    "test": ("ftlab.cli", "Loss and metrics on the test split."),
+    "predict": ("ftlab.cli", "Write a prediction for every row of a split."),
+    "list": ("ftlab.commands.list", "The strategies, tasks and data sources that a configuration may name."),
+    "describe": ("ftlab.commands.describe", "Fields, types, defaults and paper of one of them."),
+}
+"""Command → (module with `run(name, arguments)`, what it does)."""
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What follows `ftlab`; None takes the process's own.
+
+    Returns:
+        The exit code: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 numerics, 6 environment, 7 security, 8 storage,
+        130 interrupted, 1 a bug of ftlab.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    try:
+        return _dispatch(words)
+    except SystemExit as leave:  # the parser has printed its help
+        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    except KeyboardInterrupt:
+        print("ftlab: interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+    except Exception as error:
+        return _report(error, debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        print(f"ftlab {ftlab.__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        raise ConfigError(f"ftlab has no command '{name}'; {suggest(name, COMMANDS)}")
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("ftlab").setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.ERROR)
+    command = importlib.import_module(COMMANDS[name][0])
+    return int(command.run(name, words[1:]))
+
+
+def usage() -> str:
+    """What `ftlab --help` prints."""
+    rows = "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        f"ftlab {ftlab.__version__}: compare ways of fine-tuning Hugging Face models.\n\n"
+        f"usage: ftlab COMMAND [options]\n\n{rows}\n\n"
+        "  ftlab COMMAND --help explains a command; --version and --help stand alone.\n"
+        "  --plugin FILE.py | package.module makes your own classes available; --debug shows tracebacks.\n\n"
+        "example: ftlab fit --config experiments/quickstart.yaml --model.tuning LoRA --model.tuning.r 16"
+    )
+
+
+def _report(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    if isinstance(error, FtlabError):
+        details = getattr(error, "details", "")
+        print(f"{details}ftlab: error: {error}", file=sys.stderr)
+        return error.exit_code
+    first = (str(error).strip() or "no message").splitlines()[0]
+    print(f"ftlab: bug or unexpected fault: {type(error).__name__}: {first[:500]}\nRun again with --debug for the traceback.", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

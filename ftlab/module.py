@@ -1,0 +1,221 @@
+"""The only LightningModule: a backbone, a task and a tuning strategy under Lightning's loop."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from ftlab import checkpoint as ckpt
+from ftlab.backbone import Backbone
+from ftlab.batch import Batch
+from ftlab.evaluation import Evaluation
+from ftlab.heads import fresh_modules
+from ftlab.growth import grow
+from ftlab.optim.build import OptimizerCallable, build_optimizer
+from ftlab.optim.schedule import Schedule
+from ftlab.strategies.base import Placement, TuningStrategy
+from ftlab.tasks.base import Outputs, Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+class FinetuneModule(LightningModule):
+    """A pretrained backbone, adapted by a strategy, on a task.
+
+    Args:
+        backbone: The pretrained model.
+        task: What is learnt: columns, encoding, loss and metrics.
+        tuning: How the backbone is adapted.
+        optimizer: Any torch optimiser; null is fused AdamW with the strategy's own learning rate.
+        schedule: Warm-up and decay of the learning rate, in optimiser steps.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: Task,
+        tuning: TuningStrategy,
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule = Schedule(),  # noqa: B008  # frozen, and shown as the default in --help
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.task = task
+        self.tuning = tuning
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.strict_loading = False  # on_load_checkpoint checks more than torch would
+        self.model: nn.Module | None = None
+        self._window: dict[str, Tensor] = {}
+        self._window_loss = torch.zeros(())
+        self._rate = 0.0
+        self._validated_at = -1
+        self._evaluation: Evaluation | None = None
+        self.base_figures: dict[str, float] = {}
+        """Validation of the untuned model, from the check that Lightning runs before the fit."""
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer, loaded when first asked for: data needs it before there is a model."""
+        return self.backbone.load_tokenizer()
+
+    @cached_property
+    def hf_config(self) -> PretrainedConfig:
+        """The backbone's HF configuration, before the task changed it."""
+        return self.backbone.load_config()
+
+    @property
+    def adapted(self) -> nn.Module:
+        """What the strategy's `apply` returned."""
+        if self.model is None:
+            raise RuntimeError("the model is built by configure_model, which has not run yet")
+        return self.model
+
+    def spec(self) -> dict[str, object]:
+        """What a checkpoint must agree with, as plain types."""
+        return {"model.backbone": ckpt.spec_of(self.backbone), "model.task": ckpt.spec_of(self.task), "model.tuning": ckpt.spec_of(self.tuning)}
+
+    def configure_model(self) -> None:
+        """Load the backbone and apply the strategy; Lightning calls this again before every validate or test."""
+        if self.model is not None:
+            return
+        precision = str(self.trainer.precision) if self._trainer else "32-true"
+        device = self.trainer.strategy.root_device if self._trainer else torch.device("cpu")
+        options = self.tuning.load_options(Placement(device=device, precision=precision))
+        model, missing = self.backbone.load_model(self.task.auto_class, self.task.model_options(), options)
+        model.config.pad_token_id = self.tokenizer.pad_token_id  # type: ignore[union-attr, assignment]
+        heads = fresh_modules(model, missing, self.backbone)
+        heads |= grow(model, len(self.tokenizer))
+        self.task.check(model)
+        self.model = self.tuning.apply(model, heads).train()
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = build_optimizer(self.optimizer, self.tuning, self.adapted)
+        scheduler = self.schedule.build(optimizer, self.total_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Taken from the data module, because reading `trainer.estimated_stepping_batches` builds the loaders anew.
+        """
+        trainer = self.trainer
+        batches = trainer.datamodule.train_batches()  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        epoch = -(-batches // trainer.accumulate_grad_batches)
+        epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+        bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs if epochs else None) if b]
+        return max(1, min(bounds)) if bounds else epoch
+
+    # Training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if batch.window:
+            self._window = self._global_counts(batch.window)
+            self._window_loss = torch.zeros((), device=self.device)
+        outputs = self.task.forward(self.adapted, batch)
+        loss = self._share(outputs)
+        for term in self.tuning.extra_losses(self.adapted, outputs, batch).values():
+            loss = loss + term / self.trainer.accumulate_grad_batches / self.trainer.world_size
+        self._window_loss += loss.detach()
+        # Lightning divides by the window's nominal length and DDP by the number of ranks; the share is already exact.
+        return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def _global_counts(self, window: dict[str, int]) -> dict[str, Tensor]:
+        local = torch.tensor([float(window[h]) for h in self.task.heads], device=self.device, dtype=torch.float32)
+        total = self._sum_ranks(local)
+        return dict(zip(self.task.heads, total.clamp(min=1).unbind(), strict=True))
+
+    def _share(self, outputs: Outputs) -> Tensor:
+        weights = self.task.weights()
+        return torch.stack([weights[h] * outputs.sums[h] / self._window[h] for h in self.task.heads]).sum()
+
+    def _sum_ranks(self, value: Tensor) -> Tensor:
+        reduced = self.trainer.strategy.reduce(value, reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        return reduced
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._rate = float(optimizer.param_groups[0]["lr"])
+        self.tuning.on_gradients(self.adapted, self.global_step)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if not self._window_ended(batch_idx):
+            return
+        self.tuning.on_step(self.adapted, self.global_step, self.total_steps())
+        if self.global_step % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch:
+            self.log_dict({"train_loss": self._sum_ranks(self._window_loss), "lr": self._rate}, prog_bar=True)
+
+    def on_train_end(self) -> None:
+        """Validate what the run ends with, which Lightning leaves out when `max_steps` falls inside an epoch."""
+        if self._validated_at in (-1, self.global_step):
+            return
+        self.trainer.validating = True
+        self.trainer.fit_loop.epoch_loop.val_loop.run()
+        self.trainer.training = True
+
+    def _window_ended(self, batch_idx: int) -> bool:
+        return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self._evaluation = Evaluation(self.task, self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        extra = {f"tuning/{k}": v for k, v in self.tuning.metrics(self.adapted).items()}
+        self._report("val", extra)
+
+    def on_test_epoch_start(self) -> None:
+        self._evaluation = Evaluation(self.task, self.device)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test", {})
+
+    def _evaluate(self, batch: Batch) -> None:
+        assert self._evaluation is not None
+        self._evaluation.add(self.task.forward(self.adapted, batch), batch)
+
+    def _report(self, prefix: str, extra: dict[str, float]) -> None:
+        assert self._evaluation is not None
+        figures = self._evaluation.result(self._sum_ranks)
+        self._evaluation = None
+        if self.trainer.sanity_checking:
+            self.base_figures = figures
+            self._validated_at = -2
+            return
+        self._validated_at = self.global_step
+        self.log_dict({**{f"{prefix}_{name}": value for name, value in figures.items()}, **extra}, rank_zero_only=False, sync_dist=False)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, object]]:
+        records = self.task.predict(self.adapted, batch)
+        return [{"row": row, **record} for row, record in zip(batch.rows.tolist(), records, strict=True) if row >= 0]
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        owned = self._owned()
+        checkpoint["state_dict"] = ckpt.keep_owned(checkpoint["state_dict"], owned)
+        checkpoint[ckpt.STAMP] = ckpt.stamp(self.spec(), owned)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ckpt.verify(checkpoint, self.spec(), self._owned())
+
+    def _owned(self) -> frozenset[str]:
+        return frozenset(f"model.{name}" for name in self.tuning.owned(self.adapted))

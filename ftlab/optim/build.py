@@ -1,0 +1,46 @@
+"""From a configuration's optimiser to one over a strategy's parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from ftlab.errors import ConfigError
+from ftlab.strategies.base import TuningStrategy
+
+OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
+"""What a configuration's `model.optimizer` becomes: everything set but the parameters."""
+
+
+def build_optimizer(chosen: OptimizerCallable | None, tuning: TuningStrategy, model: nn.Module) -> Optimizer:
+    """The optimiser over the strategy's groups.
+
+    Adam and AdamW run fused unless the configuration says otherwise: one kernel instead of one loop per tensor.
+
+    Args:
+        chosen: The configuration's optimiser, or None for AdamW with the strategy's own learning rate.
+        tuning: Makes the parameter groups.
+        model: What the strategy's `apply` returned.
+
+    Raises:
+        ConfigError: Nothing is trainable, or the optimiser refuses its values.
+    """
+    make: OptimizerCallable = chosen or (lambda groups: AdamW(groups, lr=tuning.traits.learning_rate))
+    try:
+        defaults = make([nn.Parameter(torch.zeros(1))]).defaults
+    except ValueError as error:
+        raise ConfigError(f"model.optimizer: {error}.") from error
+    lr, decay = defaults["lr"], defaults.get("weight_decay", 0.0)
+    if not 0 < lr < float("inf"):
+        raise ConfigError(f"model.optimizer.lr is {lr}; it must be a finite number above 0.")
+    groups = tuning.param_groups(model, lr, decay)
+    if not groups:
+        total = sum(p.numel() for p in model.parameters())
+        raise ConfigError(f"model.tuning {type(tuning).__name__} leaves none of {total:,} parameters trainable; choose what to train.")
+    if defaults.get("fused") is None and defaults.get("foreach") is None and isinstance(make([nn.Parameter(torch.zeros(1))]), Adam | AdamW):
+        groups = [{"fused": True, **group} for group in groups]
+    return make(groups)

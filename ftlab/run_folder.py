@@ -1,0 +1,108 @@
+"""Where a run leaves everything: `runs/<name>/<id>/`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ftlab.errors import ConfigError, StorageError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHARED = "FTLAB_RUN_FOLDER"
+"""Environment variable by which the ranks that Lightning starts find the folder of rank 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where the run is kept.
+
+    Args:
+        root: The folder of all runs.
+        name: Name of the experiment; null takes the file name of the last --config.
+        id: Name of this run; null makes one from the time.
+        predictions: File format of what predict writes.
+    """
+
+    root: str = "runs"
+    name: str | None = None
+    id: str | None = None
+    predictions: Literal["jsonl", "parquet"] = "jsonl"
+
+    def __post_init__(self) -> None:
+        for key, value in (("name", self.name), ("id", self.id)):
+            if value is not None and not _NAME.fullmatch(value):
+                raise ConfigError(f"run.{key} is {value!r}; use letters, digits, '.', '_' and '-', at most 64, a letter or digit first.")
+
+    def folder(self, default_name: str) -> Path:
+        """The run's folder; made, and tried by writing to it.
+
+        Args:
+            default_name: The experiment's name where the options have none.
+
+        Raises:
+            StorageError: It cannot be written.
+            ConfigError: There is already a run of this id.
+        """
+        if _SHARED in os.environ:
+            return Path(os.environ[_SHARED])
+        name = self.name or re.sub(r"[^A-Za-z0-9._-]", "_", default_name).lstrip("._-")[:64] or "run"
+        identity = self.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        path = Path(self.root).expanduser().resolve() / name / identity
+        if path.exists() and any(path.iterdir()):
+            raise ConfigError(f"run.id {identity} already has a run in {path}; choose another id, or none.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise StorageError(f"run folder {path} cannot be written ({error.strerror}); set run.root to a folder that can.") from error
+        os.environ[_SHARED] = str(path)
+        return path
+
+
+def discard_if_empty(folder: Path) -> None:
+    """Remove a run folder that nothing was written to."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with work.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(work, path)
+    except OSError as error:
+        work.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written ({error.strerror}); free space or choose another run.root.") from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write plain values as JSON, whole or not at all; what is not finite becomes null."""
+    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: object) -> object:
+    """`value` with every float that JSON does not know replaced by None."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

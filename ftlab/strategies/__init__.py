@@ -1,0 +1,1 @@
+"""Tuning strategies: one file each; `base` holds the contract."""

@@ -1,0 +1,95 @@
+"""Finding sub-modules by what a configuration says; whatever matches nothing is an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ftlab.errors import ConfigError, suggest
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Every linear map of the model (`nn.Linear`, its quantised kin, GPT-2's `Conv1D`), by full name."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
+def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The stack of transformer layers: the longest module list, by name.
+
+    Raises:
+        ConfigError: The model has none.
+    """
+    stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    if not stacks:
+        raise ConfigError(f"{type(model).__name__} has no list of layers; choose its parameters by pattern instead.")
+    return max(stacks, key=lambda pair: len(pair[1]))
+
+
+def match_targets(
+    model: nn.Module,
+    wanted: str | list[str],
+    layers: Collection[int] | None,
+    heads: Mapping[str, nn.Module],
+    key: str = "model.tuning.target_modules",
+) -> list[str]:
+    """Full names of the linear maps that `wanted` means, outside the fresh heads.
+
+    Args:
+        model: The backbone.
+        wanted: `all-linear` (all but the output embedding), a regular expression for whole names, or a list of last parts
+            of names such as `q_proj`.
+        layers: Numbers of the layers to stay within, or None for all.
+        heads: Fresh modules, which are trained whole and are never a target.
+        key: What an error message calls `wanted`.
+
+    Raises:
+        ConfigError: A name or the expression matches no linear map, or a layer does not exist.
+    """
+    inside = tuple(f"{name}." for name in heads)
+    linear = [n for n in linear_names(model) if n not in heads and not n.startswith(inside)]
+    if wanted == "all-linear":
+        output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        found = [n for n in linear if model.get_submodule(n) is not output]
+    elif isinstance(wanted, str):
+        pattern = compiled(wanted, key)
+        found = [n for n in linear if pattern.fullmatch(n)]
+        if not found:
+            raise ConfigError(f"{key} '{wanted}' matches no linear module; the model has {', '.join(leaf_names(linear))}.")
+    else:
+        found = []
+        for name in wanted:
+            hits = [n for n in linear if n == name or n.endswith(f".{name}")]
+            if not hits:
+                raise ConfigError(f"{key} has '{name}', which matches no linear module; {suggest(name, leaf_names(linear), 5)}")
+            found += hits
+    found = [n for n in linear if n in set(found)]
+    return found if layers is None else _within(model, found, layers)
+
+
+def compiled(pattern: str, key: str) -> re.Pattern[str]:
+    """A regular expression.
+
+    Raises:
+        ConfigError: It is not one.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{key} '{pattern}' is not a regular expression: {error}.") from error
+
+
+def leaf_names(names: Iterable[str]) -> list[str]:
+    """The last parts of names, once each, sorted."""
+    return sorted({name.rpartition(".")[2] for name in names})
+
+
+def _within(model: nn.Module, names: list[str], layers: Collection[int]) -> list[str]:
+    stack, modules = layer_list(model)
+    wrong = [i for i in layers if not 0 <= i < len(modules)]
+    if wrong:
+        raise ConfigError(f"model.tuning.layers has {wrong[0]}, but {stack} has layers 0 to {len(modules) - 1}.")
+    prefixes = tuple(f"{stack}.{i}." for i in layers)
+    return [n for n in names if n.startswith(prefixes)]

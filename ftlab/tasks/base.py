@@ -1,0 +1,169 @@
+"""The contract of a task: from rows to token ids, from a batch to loss sums, from outputs to predictions."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
+
+from torch import Tensor, nn
+
+from ftlab.batch import Batch
+from ftlab.errors import DataError, suggest
+from ftlab.rows import Example, Row, Stored
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+    from transformers import PreTrainedTokenizerBase
+
+NumberedRows: TypeAlias = Iterable[tuple[int, Row]]
+"""(number of the row in its split, counted from 0; the row)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a task's forward pass leaves.
+
+    Args:
+        sums: Head → sum of the loss over its scored positions, a float32 scalar.
+        counts: Head → number of scored positions, a scalar tensor.
+        logits: (B, …) where the head is small enough to keep them.
+    """
+
+    sums: dict[str, Tensor]
+    counts: dict[str, Tensor]
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One objective. A subclass is a frozen, keyword-only dataclass: its fields are its YAML.
+
+    Args:
+        empty: What to do with a row that has no text: `error` stops and names it, `skip` leaves it out and counts it.
+    """
+
+    heads: ClassVar[tuple[str, ...]]
+    """The names of the losses; `Batch.labels` and `Outputs` have these keys."""
+    auto_class: ClassVar[str]
+    """The `transformers` auto class that loads the model, such as `AutoModelForCausalLM`."""
+    paper: ClassVar[str] = ""
+
+    empty: Literal["error", "skip"] = "error"
+
+    @abstractmethod
+    def columns(self, labelled: bool) -> tuple[str, ...]:
+        """The columns that every row must have; fewer where labels are not needed."""
+
+    def bind(self, rows: Callable[[], NumberedRows]) -> Self:
+        """This task with everything that only the training rows can tell filled in, such as the set of labels."""
+        return self
+
+    def model_options(self) -> dict[str, object]:
+        """Entries of the HF configuration that the task decides, such as `num_labels`."""
+        return {}
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a loaded model that cannot do the task.
+
+        Raises:
+            ConfigError: It cannot; the message says why.
+        """
+
+    def weights(self) -> dict[str, float]:
+        """Head → its weight in the total loss."""
+        return dict.fromkeys(self.heads, 1.0)
+
+    @abstractmethod
+    def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
+        """Turn rows into examples; each has `input_ids` and `row`. A pure function of its arguments.
+
+        Args:
+            rows: The rows of a split.
+            tokenizer: The backbone's.
+            max_length: The most tokens an example may have.
+            labelled: Whether rows must have labels; for prediction they need not.
+
+        Raises:
+            DataError: A row that cannot be used; the message has its number.
+        """
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
+        """Pad examples into one batch."""
+
+    @abstractmethod
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Run the model; return the loss sums over the scored positions, in float32."""
+
+    def metrics(self) -> MetricCollection | None:
+        """Fresh metrics for one pass over a validation or test split."""
+        return None
+
+    def update(self, metrics: MetricCollection, outputs: Outputs, batch: Batch) -> None:
+        """Feed one batch to `metrics`."""
+
+    def derived(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Figures that follow from the mean losses, such as a perplexity."""
+        return {}
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, object]]:
+        """One record per row of the batch, in order, without the row's number."""
+
+
+def text_of(row: Row, column: str, number: int) -> str:
+    """The text in a column.
+
+    Raises:
+        DataError: The column is missing or does not hold text.
+    """
+    if column not in row:
+        raise DataError(f"row {number} has no column '{column}'; {suggest(column, row)}")
+    value = row[column]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"row {number}, column '{column}' holds {type(value).__name__} {value!r:.60}, not text; name a text column.")
+    return value
+
+
+def with_text(rows: NumberedRows, column: str, empty: Literal["error", "skip"]) -> Iterator[tuple[int, Row]]:
+    """The rows whose text is more than white space.
+
+    Args:
+        rows: All rows.
+        column: The column of the text.
+        empty: What to do with the others: stop, or leave them out and log how many there were.
+
+    Raises:
+        DataError: A row without text where `empty` is `error`.
+    """
+    skipped = 0
+    for number, row in rows:
+        if text_of(row, column, number).strip():
+            yield number, row
+        elif empty == "skip":
+            skipped += 1
+        else:
+            raise DataError(f"row {number}, column '{column}' has no text and so no tokens; remove the row or set model.task.empty to skip.")
+    if skipped:
+        log.warning("%d rows without text were skipped (model.task.empty: skip)", skipped)
+
+
+def batched(rows: NumberedRows, size: int = 1000) -> Iterator[list[tuple[int, Row]]]:
+    """Cut an iterator of rows into lists, so that a tokenizer can work on many rows in parallel."""
+    chunk: list[tuple[int, Row]] = []
+    for item in rows:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+

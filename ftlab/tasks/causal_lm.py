@@ -1,0 +1,142 @@
+"""Causal language modelling on plain text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ftlab.batch import IGNORE, Batch
+from ftlab.errors import ConfigError
+from ftlab.rows import Example, Stored
+from ftlab.tasks.base import NumberedRows, Outputs, Task, batched, text_of, with_text
+from ftlab.tasks.collate import pad
+from ftlab.tasks.cross_entropy import cross_entropy_sum, token_losses
+from ftlab.tasks.lm_head import LanguageHead, language_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalLM(Task):
+    """Next-token prediction on plain text, cut into blocks; reports perplexity.
+
+    Blocks overlap by one token, so that every token but the first is predicted exactly once.
+
+    Args:
+        text_column: The column that holds the text.
+        block_size: Tokens per block; null takes the longest that the model and `data.max_length` allow.
+        cross_documents: Whether a block may hold the end of one row and the start of the next.
+        add_eos: Whether each row ends with the end-of-sequence token.
+        empty: What to do with a row that has no text; error names it, skip leaves it out and counts it.
+    """
+
+    heads = ("lm",)
+    auto_class = "AutoModelForCausalLM"
+
+    text_column: str = "text"
+    block_size: int | None = None
+    cross_documents: bool = True
+    add_eos: bool = True
+    empty: Literal["error", "skip"] = "error"
+
+    def __post_init__(self) -> None:
+        if self.block_size is not None and self.block_size < 2:
+            raise ConfigError(f"model.task.block_size is {self.block_size}; it must be at least 2, one token to see and one to predict.")
+
+    def columns(self, labelled: bool) -> tuple[str, ...]:
+        return (self.text_column,)
+
+    def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
+        size = self.block_size or max_length
+        if size > max_length:
+            raise ConfigError(f"model.task.block_size is {size}, longer than the {max_length} tokens the model and data.max_length allow; lower it.")
+        documents = self._documents(rows, tokenizer)
+        blocks = _blocks_across(documents, size) if self.cross_documents else _blocks_within(documents, size)
+        for number, ids in blocks:
+            yield {"input_ids": ids, "row": number}
+
+    def _documents(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, list[int]]]:
+        eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+        for chunk in batched(with_text(rows, self.text_column, self.empty)):
+            texts = [text_of(row, self.text_column, number) for number, row in chunk]
+            for (number, _), ids in zip(chunk, tokenizer(texts, verbose=False)["input_ids"], strict=True):
+                if bos is not None and ids[:2] == [bos, bos]:
+                    ids = ids[1:]  # the text spells the token that the tokenizer adds
+                if self.add_eos and eos is not None and ids[-1] != eos:
+                    ids = [*ids, eos]
+                yield number, ids
+
+    def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
+        inputs = pad(examples, tokenizer)
+        labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORE)
+        labels[:, 0] = IGNORE  # nothing comes before it; labels are counted as they are scored
+        rows = torch.tensor([int(e["row"][0]) for e in examples])
+        return Batch(inputs=inputs, labels={"lm": labels}, rows=rows)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        hidden, labels, head = _scored(model, batch)
+        if head is None:
+            total = F.cross_entropy(hidden.float(), labels, reduction="sum")
+        else:
+            total = cross_entropy_sum(hidden, labels, head.project, head.linear, head.vocabulary)
+        count = torch.tensor(float(len(labels)), device=labels.device)
+        return Outputs(sums={"lm": total}, counts={"lm": count})
+
+    def derived(self, losses: Mapping[str, float]) -> dict[str, float]:
+        return {"perplexity": math.exp(min(losses["lm"], 700.0))}
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, object]]:
+        hidden, labels, head = _scored(model, batch)
+        if head is None:
+            flat = F.cross_entropy(hidden.float(), labels, reduction="none")
+        else:
+            flat = token_losses(hidden, labels, head.project, head.vocabulary)
+        counts = (batch.labels["lm"] != IGNORE).sum(1).tolist()
+        sums = [float(part.sum()) for part in flat.split(counts)]
+        return [
+            {"tokens": n, "loss": total / n if n else None, "perplexity": math.exp(min(total / n, 700.0)) if n else None}
+            for total, n in zip(sums, counts, strict=True)
+        ]
+
+
+def _scored(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, LanguageHead | None]:
+    """Hidden states (n, D) and labels (n,) of the scored positions, or logits (n, V) where the model has no plain head."""
+    head = language_head(model)
+    labels = batch.labels["lm"][:, 1:]
+    keep = labels != IGNORE
+    if head is None:
+        states = model(**batch.inputs, use_cache=False).logits
+    else:
+        states = head.body(**batch.inputs, use_cache=False).last_hidden_state
+    return states[:, :-1][keep], labels[keep], head
+
+
+def _blocks_across(documents: Iterable[tuple[int, list[int]]], size: int) -> Iterator[tuple[int, list[int]]]:
+    ids: list[int] = []
+    owner: list[int] = []
+    for number, document in documents:
+        ids += document
+        owner += [number] * len(document)
+        start = 0
+        while len(ids) - start >= size:
+            yield owner[start], ids[start : start + size]
+            start += size - 1
+        del ids[:start], owner[:start]
+    if len(ids) >= 2:
+        yield owner[0], ids
+
+
+def _blocks_within(documents: Iterable[tuple[int, list[int]]], size: int) -> Iterator[tuple[int, list[int]]]:
+    for number, ids in documents:
+        for start in range(0, max(1, len(ids) - 1), size - 1):
+            block = ids[start : start + size]
+            if len(block) >= 2:
+                yield number, block

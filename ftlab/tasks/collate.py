@@ -1,0 +1,37 @@
+"""Padding of stored examples into tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ftlab.rows import Stored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def pad(examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask` and, where stored, `token_type_ids`, each (B, T), padded on the right.
+
+    The right side is chosen for every model: positions then start at 0 without position ids, and a row's outputs do not
+    depend on how long its neighbours are.
+    """
+    lengths = [len(e["input_ids"]) for e in examples]
+    shape = (len(examples), max(lengths))
+    filler = tokenizer.pad_token_id
+    inputs = {
+        "input_ids": np.full(shape, 0 if filler is None else filler, dtype=np.int64),
+        "attention_mask": np.zeros(shape, dtype=np.int64),
+    }
+    if "token_type_ids" in examples[0]:
+        inputs["token_type_ids"] = np.zeros(shape, dtype=np.int64)
+    for i, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+        inputs["attention_mask"][i, :length] = 1
+        for name in inputs.keys() & example.keys():
+            inputs[name][i, :length] = example[name]
+    return {name: torch.from_numpy(array) for name, array in inputs.items()}

@@ -1,0 +1,179 @@
+"""Classification and regression of one text or a pair of texts."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ftlab.batch import IGNORE, Batch, scored
+from ftlab.errors import ConfigError, DataError
+from ftlab.rows import Example, Row, Stored
+from ftlab.tasks.base import NumberedRows, Outputs, Task, batched, text_of, with_text
+from ftlab.tasks.classification_metrics import classification_metrics
+from ftlab.tasks.collate import pad
+from ftlab.tasks.labels import collect, label_id, number_of, value_of
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceClassification(Task):
+    """Label a text or a pair of texts: one label, several, or numbers.
+
+    Args:
+        text_column: The column of the text.
+        pair_column: The column of the second text of a pair.
+        label_column: The column of the label, a name or an id; a list of columns gives one 0/1 (or number) each.
+        labels: The names of the labels in the order of their ids; null takes them from the training rows.
+        kind: single for one label a row, multi for any number of labels, regression for numbers.
+        too_long: What to do with a text longer than the model allows; error names the row, truncate cuts and counts.
+        empty: What to do with a row that has no text; error names it, skip leaves it out and counts it.
+    """
+
+    heads = ("label",)
+    auto_class = "AutoModelForSequenceClassification"
+
+    text_column: str = "text"
+    pair_column: str | None = None
+    label_column: str | list[str] = "label"
+    labels: list[str] | None = None
+    kind: Literal["single", "multi", "regression"] = "single"
+    too_long: Literal["error", "truncate"] = "error"
+    empty: Literal["error", "skip"] = "error"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.label_column, list) and self.kind == "single":
+            raise ConfigError("model.task.label_column is a list while kind is single; set kind to multi or regression, or name one column.")
+        if self.labels is not None and self.kind == "single" and len(set(self.labels)) < 2:
+            raise ConfigError(f"model.task.labels is {self.labels}; name at least two different labels.")
+
+    def columns(self, labelled: bool) -> tuple[str, ...]:
+        texts = (self.text_column,) if self.pair_column is None else (self.text_column, self.pair_column)
+        return (*texts, *self._label_columns()) if labelled else texts
+
+    def _label_columns(self) -> list[str]:
+        return self.label_column if isinstance(self.label_column, list) else [self.label_column]
+
+    def bind(self, rows: Callable[[], NumberedRows]) -> Self:
+        if self.labels is not None:
+            return self
+        if isinstance(self.label_column, list) or self.kind == "regression":
+            return replace(self, labels=list(self._label_columns()))
+        column = self.label_column
+        values = ((n, value_of(row, column, n)) for n, row in rows())
+        if self.kind == "multi":
+            values = ((n, v) for n, many in values for v in _several(many, column, n))
+        return replace(self, labels=list(collect(values)))
+
+    def model_options(self) -> dict[str, object]:
+        names = self.labels or []
+        kinds = {"single": "single_label_classification", "multi": "multi_label_classification", "regression": "regression"}
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+            "problem_type": kinds[self.kind],
+        }
+
+    def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
+        cut = 0
+        for chunk in batched(with_text(rows, self.text_column, self.empty)):
+            texts = [text_of(row, self.text_column, n) for n, row in chunk]
+            pairs = None if self.pair_column is None else [text_of(row, self.pair_column, n) for n, row in chunk]
+            encoded = tokenizer(texts, pairs, verbose=False)
+            for i, (number, row) in enumerate(chunk):
+                fields = {name: encoded[name][i] for name in ("input_ids", "token_type_ids") if name in encoded}
+                if len(fields["input_ids"]) > max_length:
+                    cut += 1
+                    self._refuse_long(number, len(fields["input_ids"]), max_length)
+                    pair = None if pairs is None else pairs[i]
+                    shorter = tokenizer(texts[i], pair, truncation=True, max_length=max_length)
+                    fields = {name: shorter[name] for name in fields}
+                yield {**fields, "row": number, "label": self._label(row, number) if labelled else self._no_label()}
+        if cut:
+            log.warning("%d rows were cut to %d tokens (model.task.too_long: truncate)", cut, max_length)
+
+    def _refuse_long(self, number: int, length: int, limit: int) -> None:
+        if self.too_long == "error":
+            raise DataError(
+                f"row {number} has {length} tokens, more than the {limit} the model and data.max_length allow; "
+                "set model.task.too_long to truncate, or shorten the row."
+            )
+
+    def _label(self, row: Row, number: int) -> int | list[float]:
+        names = self.labels or []
+        values = [value_of(row, column, number) for column in self._label_columns()]
+        if self.kind == "single":
+            return label_id(values[0], names, number)
+        if isinstance(self.label_column, list) or self.kind == "regression":
+            return [number_of(v, c, number) for v, c in zip(values, self._label_columns(), strict=True)]
+        chosen = {label_id(v, names, number) for v in _several(values[0], self._label_columns()[0], number)}
+        return [float(i in chosen) for i in range(len(names))]
+
+    def _no_label(self) -> int | list[float]:
+        return IGNORE if self.kind == "single" else [math.nan] * len(self.labels or [])
+
+    def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
+        stored = [torch.as_tensor(e["label"]) for e in examples]
+        labels = torch.cat(stored).long() if self.kind == "single" else torch.stack(stored).float()
+        rows = torch.tensor([int(e["row"][0]) for e in examples])
+        return Batch(inputs=pad(examples, tokenizer), labels={"label": labels}, rows=rows)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        logits: Tensor = model(**batch.inputs).logits.float()
+        labels = batch.labels["label"]
+        keep = scored(labels)
+        if self.kind == "single":
+            total = F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE)
+        elif self.kind == "multi":
+            total = F.binary_cross_entropy_with_logits(logits[keep], labels[keep], reduction="sum")
+        else:
+            total = F.mse_loss(logits[keep], labels[keep], reduction="sum")
+        return Outputs(sums={"label": total}, counts={"label": keep.sum().float()}, logits=logits)
+
+    def metrics(self) -> MetricCollection:
+        return classification_metrics(self.kind, len(self.labels or []))
+
+    def update(self, metrics: MetricCollection, outputs: Outputs, batch: Batch) -> None:
+        labels = batch.labels["label"]
+        keep = scored(labels) if labels.ndim == 1 else scored(labels).all(1)
+        if outputs.logits is None or not bool(keep.any()):
+            return
+        logits, labels = outputs.logits[keep], labels[keep]
+        if self.kind == "regression":
+            metrics.update(logits.squeeze(-1), labels.squeeze(-1))
+        else:
+            metrics.update(logits.sigmoid() if self.kind == "multi" else logits, labels.long())
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, object]]:
+        logits: Tensor = model(**batch.inputs).logits.float()
+        names = self.labels or []
+        if self.kind == "regression":
+            return [dict(zip(names, row, strict=True)) for row in logits.tolist()]
+        scores = logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
+        records: list[dict[str, object]] = []
+        for row in scores.tolist():
+            named = dict(zip(names, row, strict=True))
+            if self.kind == "single":
+                records.append({"label": max(named, key=named.__getitem__), "scores": named})
+            else:
+                records.append({"labels": [name for name, p in named.items() if p > 0.5], "scores": named})
+        return records
+
+
+def _several(value: object, column: str, number: int) -> list[object]:
+    if not isinstance(value, list):
+        raise DataError(f"row {number}, column '{column}' holds {value!r:.60}; kind multi takes a list of labels or a list of label columns.")
+    return value
