@@ -54,7 +54,7 @@ def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: fro
     if not isinstance(found, Mapping):
         raise CheckpointError("the checkpoint was not written by ftlab; give --ckpt_path a file from a run's checkpoints folder.")
     for key, old, new in differences(found["spec"], spec):
-        raise CheckpointError(f"the checkpoint has {key} {old!r}, the configuration {new!r}; use the configuration of the run, its config.yaml.")
+        raise CheckpointError(f"the checkpoint has {key} {old!r}, the configuration {new!r}; use the config.yaml of the checkpoint's run.")
     stored = frozenset(checkpoint["state_dict"])
     for name in sorted(owned - stored):
         raise CheckpointError(f"the checkpoint lacks the tensor '{name}'; it holds {', '.join(nearest(name, stored)) or 'none like it'}.")

@@ -10,14 +10,15 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ftlab import preflight, registry
 from ftlab.callbacks.defaults import run_callbacks
-from ftlab.callbacks.progress import on_terminal
 from ftlab.callbacks.jsonl import JsonLinesLogger
+from ftlab.callbacks.progress import on_terminal
 from ftlab.checkpoint import spec_of
 from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
@@ -50,10 +51,6 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ConfigError(explained(message, self.values)) from ex
-
-    def known_keys(self) -> set[str]:
-        """The dotted keys this parser accepts."""
-        return {action.dest for action in self._actions}
 
 
 class FinetuneCLI(LightningCLI):
@@ -96,8 +93,8 @@ class FinetuneCLI(LightningCLI):
         parser.set_defaults({"seed_everything": 42})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        known = self._subcommand_parsers[self.command].known_keys()
-        preflight.check(self.values, known)
+        ours = self._subcommand_parsers[self.command]
+        preflight.check(self.values, {action.dest for action in ours._actions})
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
@@ -121,13 +118,19 @@ class FinetuneCLI(LightningCLI):
         assert self.folder is not None
         config = self.config_init[self.command].trainer
         logger = JsonLinesLogger(self.folder / "metrics.jsonl")
-        others = config.logger if isinstance(config.logger, list) else [config.logger] if config.logger not in (None, False, True) else []
-        has_validation = self.datamodule.wanted["val"] is not None
-        callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), has_validation, self._get(self.config_init, "trainer"))
-        extra = {"logger": [*others, logger], "default_root_dir": str(self.folder)}
+        if config.logger is True:
+            raise ConfigError("trainer.logger is true; name a logger such as TensorBoardLogger (metrics.jsonl is always written).")
+        others = config.logger if isinstance(config.logger, list) else [config.logger] if config.logger else []
+        if any(isinstance(c, GradientAccumulationScheduler) for c in config.callbacks or []):
+            raise ConfigError(
+                "trainer.callbacks has GradientAccumulationScheduler, whose windows change; use trainer.accumulate_grad_batches."
+            )
+        validates = self.datamodule.wanted["val"] is not None
+        callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), validates, config)
+        extra: dict[str, Any] = {"logger": [*others, logger], "default_root_dir": str(self.folder)}
         if not on_terminal():
             extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
-        trainer_config = {**self._get(self.config_init, "trainer", default={}), **extra, **kwargs}
+        trainer_config = {**config, **extra, **kwargs}
         try:
             return self._instantiate_trainer(trainer_config, callbacks)
         except MisconfigurationException as error:
@@ -156,7 +159,7 @@ def run(command: str, arguments: list[str]) -> int:
     for target in plugins:
         registry.use(target)
     quiet()
-    sys.argv = [sys.argv[0], command, *words]  # Lightning starts further ranks with it
+    sys.argv = [sys.argv[0], command, *arguments]  # Lightning starts further ranks with it
     folder = os.environ.get("FTLAB_RUN_FOLDER")
     try:
         FinetuneCLI(command, words)
@@ -186,5 +189,3 @@ def _take(arguments: Sequence[str], option: str) -> tuple[list[str], list[str]]:
         else:
             rest.append(word)
     return rest, values
-
-

@@ -8,6 +8,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LIKE = 0.5
+"""Share of letters in common from which two names count as near."""
+_ABBREVIATION = 0.75
+"""The same where one name begins with the other, as `rank` with `r`."""
+
 
 class FtlabError(Exception):
     """Base of every error that ftlab raises on purpose."""
@@ -39,7 +44,7 @@ class NumericsError(FtlabError):
     exit_code = 5
 
 
-class EnvironmentFault(FtlabError):
+class EnvironmentFault(FtlabError):  # noqa: N818  # EnvironmentError is a name of Python itself
     """Hardware, network or an installed package that does not do what the run needs."""
 
     exit_code = 6
@@ -68,8 +73,16 @@ def nearest(name: str, allowed: Iterable[str], count: int = 3) -> list[str]:
     folded: dict[str, str] = {}
     for candidate in allowed:
         folded.setdefault(candidate.casefold(), candidate)
-    found = difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)
-    return [folded[key] for key in found]
+    wanted = name.casefold()
+    scores = {key: _likeness(wanted, key) for key in folded}
+    best = sorted((key for key in folded if scores[key] >= _LIKE), key=lambda key: (-scores[key], len(key), key))
+    return [folded[key] for key in best[:count]]
+
+
+def _likeness(name: str, candidate: str) -> float:
+    if candidate and name and (name.startswith(candidate) or candidate.startswith(name)):
+        return max(_ABBREVIATION, difflib.SequenceMatcher(None, candidate, name).ratio())
+    return difflib.SequenceMatcher(None, candidate, name).ratio()
 
 
 def suggest(name: str, allowed: Iterable[str], count: int = 3) -> str:

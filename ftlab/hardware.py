@@ -21,9 +21,14 @@ def check_hardware(trainer: Any) -> None:
     """
     cuda = torch.cuda.is_available()
     if trainer.accelerator in ("gpu", "cuda") and not cuda and not torch.backends.mps.is_available():
-        raise EnvironmentFault(f"trainer.accelerator is {trainer.accelerator}, but no GPU is visible to torch; use cpu, or check the driver.")
+        raise EnvironmentFault(f"trainer.accelerator is {trainer.accelerator}, but torch sees no GPU; use cpu, or check the driver.")
     precision = str(trainer.precision or "")
     if precision.startswith("16") and (trainer.accelerator == "cpu" or not cuda):
-        raise ConfigError(f"trainer.precision is {precision}, which a CPU computes ten times slower than bf16-mixed; use bf16-mixed or 32-true.")
-    if precision.startswith("bf16") and cuda and trainer.accelerator != "cpu" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise EnvironmentFault(f"trainer.precision is {precision}, which this GPU does not have; use 16-mixed or 32-true.")
+        raise ConfigError(f"trainer.precision is {precision}, ten times slower on a CPU than bf16-mixed; use bf16-mixed or 32-true.")
+    if (
+        precision.startswith("bf16")
+        and cuda
+        and trainer.accelerator != "cpu"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise EnvironmentFault(f"trainer.precision is {precision}, which this GPU lacks; use 16-mixed or 32-true.")

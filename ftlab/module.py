@@ -15,10 +15,11 @@ from ftlab import checkpoint as ckpt
 from ftlab.backbone import Backbone
 from ftlab.batch import Batch
 from ftlab.evaluation import Evaluation
-from ftlab.heads import fresh_modules
 from ftlab.growth import grow
+from ftlab.heads import fresh_modules
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
+from ftlab.strategies.applied import applied
 from ftlab.strategies.base import Placement, TuningStrategy
 from ftlab.tasks.base import Outputs, Task
 
@@ -56,7 +57,7 @@ class FinetuneModule(LightningModule):
         self.strict_loading = False  # on_load_checkpoint checks more than torch would
         self.model: nn.Module | None = None
         self._window: dict[str, Tensor] = {}
-        self._window_loss = torch.zeros(())
+        self._window_figures: dict[str, Tensor] = {}
         self._rate = 0.0
         self._validated_at = -1
         self._evaluation: Evaluation | None = None
@@ -82,7 +83,8 @@ class FinetuneModule(LightningModule):
 
     def spec(self) -> dict[str, object]:
         """What a checkpoint must agree with, as plain types."""
-        return {"model.backbone": ckpt.spec_of(self.backbone), "model.task": ckpt.spec_of(self.task), "model.tuning": ckpt.spec_of(self.tuning)}
+        parts = {"model.backbone": self.backbone, "model.task": self.task, "model.tuning": self.tuning}
+        return {key: ckpt.spec_of(part) for key, part in parts.items()}
 
     def configure_model(self) -> None:
         """Load the backbone and apply the strategy; Lightning calls this again before every validate or test."""
@@ -92,11 +94,11 @@ class FinetuneModule(LightningModule):
         device = self.trainer.strategy.root_device if self._trainer else torch.device("cpu")
         options = self.tuning.load_options(Placement(device=device, precision=precision))
         model, missing = self.backbone.load_model(self.task.auto_class, self.task.model_options(), options)
-        model.config.pad_token_id = self.tokenizer.pad_token_id  # type: ignore[union-attr, assignment]
+        model.config.pad_token_id = self.tokenizer.pad_token_id  # type: ignore[union-attr]
         heads = fresh_modules(model, missing, self.backbone)
         heads |= grow(model, len(self.tokenizer))
         self.task.check(model)
-        self.model = self.tuning.apply(model, heads).train()
+        self.model = applied(self.tuning, model, heads).train()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build_optimizer(self.optimizer, self.tuning, self.adapted)
@@ -122,14 +124,22 @@ class FinetuneModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if batch.window:
             self._window = self._global_counts(batch.window)
-            self._window_loss = torch.zeros((), device=self.device)
+            self._window_figures = {}
         outputs = self.task.forward(self.adapted, batch)
         loss = self._share(outputs)
-        for term in self.tuning.extra_losses(self.adapted, outputs, batch).values():
-            loss = loss + term / self.trainer.accumulate_grad_batches / self.trainer.world_size
-        self._window_loss += loss.detach()
+        terms = self.tuning.extra_losses(self.adapted, outputs, batch)
+        if terms:
+            share = torch.stack([outputs.counts[h] / self._window[h] for h in self.task.heads]).mean()
+            terms = {name: term * share for name, term in terms.items()}
+            loss = loss + torch.stack(list(terms.values())).sum()
+        self._note({"train_loss": loss, **{f"train_{name}": term for name, term in terms.items()}})
         # Lightning divides by the window's nominal length and DDP by the number of ranks; the share is already exact.
         return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def _note(self, figures: dict[str, Tensor]) -> None:
+        """Add a micro-batch's shares to the window's figures; they stay on the device until they are logged."""
+        for name, value in figures.items():
+            self._window_figures[name] = self._window_figures.get(name, 0) + value.detach()
 
     def _global_counts(self, window: dict[str, int]) -> dict[str, Tensor]:
         local = torch.tensor([float(window[h]) for h in self.task.heads], device=self.device, dtype=torch.float32)
@@ -153,12 +163,14 @@ class FinetuneModule(LightningModule):
         if not self._window_ended(batch_idx):
             return
         self.tuning.on_step(self.adapted, self.global_step, self.total_steps())
-        if self.global_step % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch:
-            self.log_dict({"train_loss": self._sum_ranks(self._window_loss), "lr": self._rate}, prog_bar=True)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by the logger connector
+        if self.global_step % every == 0 or self.trainer.is_last_batch:
+            figures = {name: self._sum_ranks(value) for name, value in self._window_figures.items()}
+            self.log_dict({**figures, "lr": self._rate}, prog_bar=True)
 
     def on_train_end(self) -> None:
         """Validate what the run ends with, which Lightning leaves out when `max_steps` falls inside an epoch."""
-        if self._validated_at in (-1, self.global_step):
+        if self._validated_at == self.global_step or not self.trainer.enable_validation:
             return
         self.trainer.validating = True
         self.trainer.fit_loop.epoch_loop.val_loop.run()
@@ -198,7 +210,6 @@ class FinetuneModule(LightningModule):
         self._evaluation = None
         if self.trainer.sanity_checking:
             self.base_figures = figures
-            self._validated_at = -2
             return
         self._validated_at = self.global_step
         self.log_dict({**{f"{prefix}_{name}": value for name, value in figures.items()}, **extra}, rank_zero_only=False, sync_dist=False)

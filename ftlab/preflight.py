@@ -105,15 +105,16 @@ def _check_slot(item: Given, slot: str, chosen: dict[str, type]) -> None:
 
 def _find(name: str, slot: str) -> registry.Plugin:
     kind = SLOTS[slot]
-    names = [p.name for p in registry.plugins(kind)]
-    if "." in name and name not in [p.class_path for p in registry.plugins(kind)]:
+    if any(name in (p.name, p.class_path) for p in (*registry.plugins(kind), *registry.faulty(kind))):
+        return registry.find(name, kind)
+    if "." in name and all(part.isidentifier() for part in name.split(".")):
         raise SecurityError(
             f"{slot} names the class {name}, which is neither an installed plugin nor given by --plugin; "
-            f"install its package, add --plugin, or use one of: {', '.join(names)}."
+            f"install its package, add --plugin, or use one of: {_names(kind)}."
         )
-    if name not in names and "." not in name:
-        raise ConfigError(f"{slot} is '{name}', which is not one of the {kind} installed; {suggest(name, names)}")
-    return registry.find(name, kind)
+    # As ASCII, so that a look-alike letter shows.
+    names = [p.name for p in registry.plugins(kind)]
+    raise ConfigError(f"{slot} is {name!a}, which is not one of the {kind} installed; {suggest(name, names)}")
 
 
 def _names(kind: str) -> str:

@@ -53,10 +53,14 @@ class RunOptions:
         """
         if _SHARED in os.environ:
             return Path(os.environ[_SHARED])
+        ranks_come_from_outside = "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+        if ranks_come_from_outside and self.id is None:
+            raise ConfigError("run.id is not set, but ranks are started from outside (torchrun, srun) and must agree on it; set run.id.")
         name = self.name or re.sub(r"[^A-Za-z0-9._-]", "_", default_name).lstrip("._-")[:64] or "run"
         identity = self.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         path = Path(self.root).expanduser().resolve() / name / identity
-        if path.exists() and any(path.iterdir()):
+        first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+        if first and path.exists() and any(path.iterdir()):
             raise ConfigError(f"run.id {identity} already has a run in {path}; choose another id, or none.")
         try:
             path.mkdir(parents=True, exist_ok=True)

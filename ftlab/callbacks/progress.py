@@ -41,7 +41,7 @@ class Lines(Callback):
         self.throughput = throughput
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.training and not self.throughput.tokens:
+        if trainer.sanity_checking or not trainer.is_global_zero or not self.throughput.tokens:
             return
         figures = {k: f"{float(v):.4g}" for k, v in trainer.callback_metrics.items() if k.startswith(("train_loss", "val_"))}
         figures |= _figures(self.throughput, pl_module)

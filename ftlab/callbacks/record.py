@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -79,9 +80,8 @@ class Record(Callback):
 
 
 def _summarise(logger: object, summary: dict[str, Any]) -> None:
-    experiment = getattr(logger, "experiment", None)
-    if hasattr(experiment, "summary") and hasattr(experiment.summary, "update"):  # W&B
-        experiment.summary.update(summary)
+    if isinstance(logger, WandbLogger):
+        logger.experiment.summary.update(summary)
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

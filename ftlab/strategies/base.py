@@ -93,7 +93,11 @@ class TuningStrategy(ABC):
         return groups
 
     def extra_losses(self, model: nn.Module, outputs: object, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar terms that are added to the loss of every micro-batch, each weighted by the batch's share."""
+        """Named scalar terms to add to the loss, logged as `train_<name>`.
+
+        A micro-batch's term counts by its share of the window's scored positions, so a term that does not depend on the batch
+        counts exactly once per optimiser step.
+        """
         return {}
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
@@ -110,7 +114,7 @@ class TuningStrategy(ABC):
 
     def owned(self, model: nn.Module) -> frozenset[str]:
         """The state-dict names that a checkpoint holds: the trainable parameters and the buffers beside them."""
-        names = set()
+        names: set[str] = set()
         saved = set(model.state_dict().keys())
         for prefix, module in model.named_modules(remove_duplicate=True):
             own = dict(module.named_parameters(recurse=False))

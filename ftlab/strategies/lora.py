@@ -72,12 +72,12 @@ class LoRA(TuningStrategy):
         model.requires_grad_(False)
         config = LoraConfig(
             r=self.r,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # PEFT only divides it by r; a float is as good
+            lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=targets,
             bias=self.bias,
             rank_pattern=self.rank_pattern,
-            alpha_pattern=dict(self.alpha_pattern),  # type: ignore[arg-type]  # as lora_alpha
+            alpha_pattern=self.alpha_pattern,
             use_rslora=self.rslora,
             use_dora=self.dora,
             init_lora_weights=True if self.init == "default" else self.init,
@@ -95,7 +95,7 @@ class LoRA(TuningStrategy):
                 if not any(expression.fullmatch(t) for t in targets):
                     raise ConfigError(f"model.tuning.{key} has '{pattern}', which matches no target; {suggest(pattern, targets, 5)}")
         for name in targets:
-            smallest = min(model.get_submodule(name).weight.shape)
+            smallest = min(model.get_parameter(f"{name}.weight").shape)
             if self.r > smallest:
                 log.warning("model.tuning.r is %d, above the %d of %s: a full update would be smaller", self.r, smallest, name)
                 break

@@ -75,7 +75,9 @@ class CausalLM(Task):
 
     def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
         inputs = pad(examples, tokenizer)
-        labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORE)
+        labels = inputs["input_ids"].clone()
+        if "attention_mask" in inputs:
+            labels[inputs["attention_mask"] == 0] = IGNORE
         labels[:, 0] = IGNORE  # nothing comes before it; labels are counted as they are scored
         rows = torch.tensor([int(e["row"][0]) for e in examples])
         return Batch(inputs=inputs, labels={"lm": labels}, rows=rows)

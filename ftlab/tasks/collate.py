@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def pad(examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """`input_ids`, `attention_mask` and, where stored, `token_type_ids`, each (B, T), padded on the right.
+    """`input_ids`, `token_type_ids` where stored, and `attention_mask` where anything is padded, each (B, T), padded on the right.
+
+    A mask of ones says nothing, and finding that out on a GPU would make the model wait for it.
 
     The right side is chosen for every model: positions then start at 0 without position ids, and a row's outputs do not
     depend on how long its neighbours are.
@@ -26,12 +28,14 @@ def pad(examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> dict[
     filler = tokenizer.pad_token_id
     inputs = {
         "input_ids": np.full(shape, 0 if filler is None else filler, dtype=np.int64),
-        "attention_mask": np.zeros(shape, dtype=np.int64),
     }
+    if min(lengths) < max(lengths):
+        inputs["attention_mask"] = np.zeros(shape, dtype=np.int64)
     if "token_type_ids" in examples[0]:
         inputs["token_type_ids"] = np.zeros(shape, dtype=np.int64)
     for i, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-        inputs["attention_mask"][i, :length] = 1
+        if "attention_mask" in inputs:
+            inputs["attention_mask"][i, :length] = 1
         for name in inputs.keys() & example.keys():
             inputs[name][i, :length] = example[name]
     return {name: torch.from_numpy(array) for name, array in inputs.items()}

@@ -47,20 +47,37 @@ def split_names(builder: DatasetBuilder, path: str, name: str | None, revision: 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn what the library raises into ours: data that is broken or missing is a `DataError`, the rest as in `explained`."""
+    """Turn what the library raises into ours.
+
+    Raises:
+        ConfigError: The hub has no such dataset or revision, or does not give it to this user.
+        DataError: The dataset's files are missing or broken, or it would run code.
+        EnvironmentFault: The hub does not answer.
+    """
     from datasets.data_files import EmptyDatasetError
-    from datasets.exceptions import DataFilesNotFoundError, DatasetBuildError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetBuildError, DatasetNotFoundError
 
     with explained(path, "rows"):
         try:
             yield
+        # The library cuts this error off from its cause, so that `explained` cannot tell a gated dataset from a missing one.
+        except DatasetNotFoundError as error:
+            advice = "check path and revision, and set HF_TOKEN if it is private or gated"
+            raise ConfigError(f"{path}: the hub does not give it ({_first_line(error)}); {advice}.") from error
         # RuntimeError is how the library refuses datasets that would run code.
         except (DatasetBuildError, DataFilesNotFoundError, EmptyDatasetError, RuntimeError) as error:
-            cause: BaseException = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            reason = (str(cause).strip() or repr(cause)).splitlines()[0].rstrip(".")
-            raise DataError(f"{path}: its rows cannot be read ({reason}); mend the data, or name another dataset.") from error
+            raise DataError(f"{path}: its rows cannot be read ({_root(error)}); mend the data, or name another dataset.") from error
+
+
+def _root(error: BaseException) -> str:
+    """What an error began with, where the library only says that something went wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
 
 
 def _location(path: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
 # Nothing else goes to the library: it also takes URLs, buckets and the names of its own readers.
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +53,15 @@ class HubDataset(DataSource):
 
     def rows(self, split: str) -> Iterator[Row]:
         """The rows of a split, from the library's cache, which is filled first."""
-        number = 0
         with reading(self.path):
             builder = self._builder_with(split)
             builder.download_and_prepare()
+            # The library refuses to open a split that it wrote without rows.
+            if not builder.info.splits[split].num_examples:
+                raise no_rows(f"{self.path}, split '{split}',")
             for number, row in enumerate(builder.as_dataset(split=split), 1):
                 refuse_bad_text(row, f"{self.path}, split '{split}': row {number}")
                 yield row
-        if not number:
-            raise no_rows(f"{self.path}, split '{split}',")
 
     def fingerprint(self, split: str) -> str:
         """A hash of the commit, the configuration and the split; of the rows where the dataset is a folder."""

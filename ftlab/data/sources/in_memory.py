@@ -11,7 +11,7 @@ from ftlab.data.sources.files import no_rows, refuse_bad_text, unknown_split
 from ftlab.rows import Row
 
 Scalar: TypeAlias = str | bool | int | float | None
-Value: TypeAlias = Scalar | list[Scalar] | list[dict[str, Scalar]]
+Value: TypeAlias = Scalar | list[str] | list[Scalar] | list[dict[str, Scalar]]
 """A value of one column; lists are token tags or scores, lists of objects are the turns of a chat."""
 
 

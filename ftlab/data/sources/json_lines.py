@@ -40,7 +40,8 @@ class JsonLines(FileSource):
 
 def _row(line: str, where: str) -> Row:
     try:
-        value = json.loads(line)
+        # Without its end, because the place of an unfinished object would be the column after that.
+        value = json.loads(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise DataError(f"{where}, column {error.colno} is not JSON ({error.msg}); write one whole object on each line.") from error
     # Python limits the digits of a number and the depth of lists.

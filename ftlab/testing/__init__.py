@@ -1,0 +1,1 @@
+"""Offline material for tests of ftlab and of its plugins."""
