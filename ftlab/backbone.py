@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ftlab.errors import ConfigError, SecurityError
+from ftlab.errors import CheckpointError, ConfigError, SecurityError
 from ftlab.hub import explained
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ASSETS = Path(__file__).parent / "assets"
 
-_POSITIONS_AFTER_PADDING = frozenset({"camembert", "data2vec-text", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod"})
+_PLAIN_IMPLEMENTATIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "grouped_mm", "batched_mm")
+"""What a stored configuration may name as an implementation; any other word can be a repository of code."""
+
+_POSITIONS_AFTER_PADDING = frozenset({
+    "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+})  # fmt: skip
 """Model types that count positions from `pad_token_id + 1`, so that their table is longer than their context."""
 
 
@@ -65,13 +70,19 @@ class Backbone:
         place, revision = (self.tokenizer, None) if self.tokenizer else (self.name, self.revision)
         with explained(place, "tokenizer"):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_location(place), revision=revision, trust_remote_code=False)
+        known = tokenizer.get_vocab() if self.new_tokens else {}
+        for token in self.new_tokens:
+            if token in known or self.new_tokens.count(token) > 1:
+                raise ConfigError(f"model.backbone.new_tokens has {token!r} twice, or the tokenizer of {place} has it already; remove it.")
         if self.new_tokens:
             tokenizer.add_tokens(list(self.new_tokens))
         if self.pad_token != "auto":
             tokenizer.add_special_tokens({"pad_token": self.pad_token})
         elif tokenizer.pad_token is None:
             if tokenizer.eos_token is None:
-                raise ConfigError(f"model.backbone.pad_token is auto, but the tokenizer of {place} has neither pad nor end-of-sequence token; name one.")
+                raise ConfigError(
+                    f"model.backbone.pad_token is auto, but the tokenizer of {place} has neither pad nor end-of-sequence token; name one."
+                )
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
@@ -83,15 +94,15 @@ class Backbone:
             EnvironmentFault: The hub cannot be reached.
             SecurityError: It names code outside transformers.
         """
-        from transformers import AutoConfig
+        from transformers import AutoConfig, PretrainedConfig
 
         location = _location(self.name)
         with explained(self.name, "configuration"):
-            config: PretrainedConfig = AutoConfig.from_pretrained(location, revision=self.revision, trust_remote_code=False)
-        if Path(location).is_dir():
-            stored = json.loads((Path(location) / "config.json").read_text(encoding="utf-8"))
-            if "_attn_implementation_internal" in stored:
-                raise SecurityError(f"{self.name}/config.json sets _attn_implementation_internal, which can load foreign code; remove the key.")
+            stored, _ = PretrainedConfig.get_config_dict(location, revision=self.revision)
+            _refuse_code(stored, self.name)
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                location, revision=self.revision, trust_remote_code=False, local_files_only=True
+            )
         return config
 
     def context(self, config: PretrainedConfig) -> int | None:
@@ -104,7 +115,9 @@ class Backbone:
             limit -= (text.pad_token_id or 0) + 1
         return int(limit)
 
-    def load_model(self, auto_class: str, overrides: Mapping[str, object], options: Mapping[str, object]) -> tuple[nn.Module, set[str]]:
+    def load_model(
+        self, auto_class: str, overrides: Mapping[str, object], options: Mapping[str, object]
+    ) -> tuple[PreTrainedModel, set[str]]:
         """The model in train mode, and the names of the parameters that no stored weight filled.
 
         Args:
@@ -113,6 +126,7 @@ class Backbone:
             options: Further arguments for `from_pretrained`, from the strategy.
 
         Raises:
+            CheckpointError: A file of weights is missing or damaged.
             ConfigError: There are no weights, or the task has no model of this kind.
             EnvironmentFault: The hub cannot be reached.
         """
@@ -126,9 +140,12 @@ class Backbone:
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
         extra = {} if self.attention is None else {"attn_implementation": self.attention}
         if type(config) not in auto._model_mapping:
-            raise ConfigError(f"model.backbone.name {self.name} is a {config.model_type} model, which {auto_class} does not offer; choose another task.")
+            raise ConfigError(
+                f"model.backbone.name {self.name} is a {config.model_type} model, which {auto_class} does not offer; choose another task."
+            )
         if self.fresh:
-            model = auto.from_config(config, dtype=None if dtype == "auto" else dtype, trust_remote_code=False, **extra)
+            with explained(self.name, "fresh weights"):
+                model = auto.from_config(config, dtype=None if dtype == "auto" else dtype, trust_remote_code=False, **extra)
             return self._finish(model), set()
         self._require_weights()
         with explained(self.name, "weights"):
@@ -140,23 +157,71 @@ class Backbone:
         mismatched = {entry[0] for entry in report["mismatched_keys"]}
         return self._finish(model), set(report["missing_keys"]) | mismatched
 
-    def _finish(self, model: nn.Module) -> nn.Module:
+    def _finish(self, model: PreTrainedModel) -> PreTrainedModel:
         if self.activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-        return model.train()
+            if not model.supports_gradient_checkpointing:
+                raise ConfigError(
+                    f"model.backbone.activation_checkpointing is true, but {type(model).__name__} cannot recompute; set it to false."
+                )
+            _recompute_activations(model)
+        model.train()
+        return model
 
     def _require_weights(self) -> None:
         folder = Path(_location(self.name))
-        if not folder.is_dir():
+        if not folder.is_dir() or (folder / "model.safetensors").is_file():
             return
-        if not any(folder.glob("*.safetensors")):
-            pickled = sorted(p.name for p in folder.glob("*.bin"))
-            if pickled and self.pickled_weights:
-                return
-            found = f"only {pickled[0]}, which needs model.backbone.pickled_weights" if pickled else "no weights"
-            raise ConfigError(
-                f"model.backbone.name {self.name} holds {found}; it needs a .safetensors file, or set model.backbone.fresh to true for random weights."
-            )
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+            absent = sorted({s for s in shards if not (folder / s).is_file()})
+            if absent:
+                raise CheckpointError(
+                    f"model.backbone.name {self.name} lacks {absent[0]}, which {index.name} names; fetch or write the weights again."
+                )
+            return
+        pickled = sorted(p.name for p in folder.glob("pytorch_model.bin*"))
+        if pickled and self.pickled_weights:
+            return
+        found = f"only {pickled[0]}, which needs model.backbone.pickled_weights" if pickled else "no weights"
+        raise ConfigError(
+            f"model.backbone.name {self.name} holds {found}; "
+            "it needs a model.safetensors file, or set model.backbone.fresh to true for random weights."
+        )
+
+
+def _recompute_activations(model: PreTrainedModel) -> None:
+    how = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
+    else:  # transformers 5.17
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    # The hook makes the embedding's output require a gradient, which only the reentrant kind needs; a frozen stack is then
+    # not run through backwards.
+    model.disable_input_require_grads()
+
+
+def _refuse_code(stored: Mapping[str, object], name: str) -> None:
+    """Refuse a configuration that would bring its own code.
+
+    Raises:
+        SecurityError: It does.
+    """
+    from transformers import CONFIG_MAPPING
+
+    if "auto_map" in stored and stored.get("model_type") not in CONFIG_MAPPING:
+        raise SecurityError(
+            f"{name}/config.json needs code of its own (auto_map), which ftlab never runs; name a model that transformers has."
+        )
+    for key in ("_attn_implementation_internal", "_experts_implementation_internal"):
+        if key in stored:
+            raise SecurityError(f"{name}/config.json sets {key}, which can load foreign code; remove the key.")
+    for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+        if stored.get(key) not in _PLAIN_IMPLEMENTATIONS:
+            raise SecurityError(f"{name}/config.json sets {key} to {stored[key]!r}, which can load foreign code; remove the key.")
+    for inner in stored.values():
+        if isinstance(inner, Mapping):
+            _refuse_code(inner, name)
 
 
 def _location(name: str) -> str:

@@ -25,6 +25,7 @@ class Batch:
         window: Head → scored positions of the whole accumulation window on this rank; set on the window's first
             micro-batch only, by the loader.
         tokens: Tokens of the rows, padding left out; set by the loader, so that nothing has to ask the device.
+        index: The examples' numbers in the token cache, set by the loader; none for a filler.
     """
 
     inputs: dict[str, Tensor]
@@ -32,6 +33,7 @@ class Batch:
     rows: Tensor
     window: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
+    index: tuple[int, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Scored positions per head, from the labels alone."""

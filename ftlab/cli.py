@@ -22,12 +22,15 @@ from ftlab.callbacks.progress import on_terminal
 from ftlab.checkpoint import spec_of
 from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
+from ftlab.given import Given
 from ftlab.hardware import check_hardware
 from ftlab.loggers import place_loggers
 from ftlab.module import FinetuneModule
-from ftlab.parser_errors import explained
+from ftlab.optim.build import defaults_of
+from ftlab.parser_errors import refusal
 from ftlab.quiet import quiet
 from ftlab.run_folder import RunOptions, discard_if_empty
+from ftlab.settings import check_settings
 
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
@@ -47,10 +50,12 @@ The check before the fit covers the whole validation split: it is the score of t
 class Parser(LightningArgumentParser):
     """Lightning's parser with exact option names and errors of one sentence."""
 
-    values: Sequence[preflight.Given] = ()
+    values: Sequence[Given] = ()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ConfigError(explained(message, self.values)) from ex
+        if not self.exit_on_error:  # the parser of a class's own arguments: what called it adds the key
+            super().error(message, ex)
+        raise refusal(message, self.values) from ex
 
 
 class FinetuneCLI(LightningCLI):
@@ -59,11 +64,12 @@ class FinetuneCLI(LightningCLI):
     Args:
         command: fit, validate, test or predict.
         arguments: What follows it.
+        values: What they and the configuration files set.
     """
 
-    def __init__(self, command: str, arguments: Sequence[str]) -> None:
+    def __init__(self, command: str, arguments: Sequence[str], values: Sequence[Given]) -> None:
         self.command = command
-        self.values = preflight.given(arguments)
+        self.values = values
         self.folder: Path | None = None
         set_parsing_settings(
             config_read_mode_fsspec_enabled=False,
@@ -93,8 +99,8 @@ class FinetuneCLI(LightningCLI):
         parser.set_defaults({"seed_everything": 42})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        ours = self._subcommand_parsers[self.command]
-        preflight.check(self.values, {action.dest for action in ours._actions})
+        for each in (parser, self._subcommand_parsers[self.command]):
+            each.values = self.values
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
@@ -102,6 +108,7 @@ class FinetuneCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
+        check_settings(self.command, config)
         check_hardware(config.trainer)
         self.folder = self._run_options().folder(self._default_name())
         place_loggers(config.trainer, self.folder)
@@ -116,6 +123,8 @@ class FinetuneCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         assert self.folder is not None
+        if self.model.optimizer is not None:
+            defaults_of(self.model.optimizer)  # before any data is read
         config = self.config_init[self.command].trainer
         logger = JsonLinesLogger(self.folder / "metrics.jsonl")
         if config.logger is True:
@@ -133,7 +142,7 @@ class FinetuneCLI(LightningCLI):
         trainer_config = {**config, **extra, **kwargs}
         try:
             return self._instantiate_trainer(trainer_config, callbacks)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError) as error:  # ValueError: the name of an accelerator or strategy
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
     def complete_config(self) -> dict[str, Any]:
@@ -142,6 +151,8 @@ class FinetuneCLI(LightningCLI):
         text = parser.dump(self.config[self.command], skip_none=False, skip_check=True)
         config: dict[str, Any] = yaml.safe_load(text)
         config["model"]["task"] = spec_of(self.model.task)
+        assert self.folder is not None
+        config["run"]["name"], config["run"]["id"] = self.folder.parent.name, None
         for key in ("config", "ckpt_path", "verbose", "return_predictions"):
             config.pop(key, None)
         return config
@@ -149,20 +160,29 @@ class FinetuneCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "predict":
-            kwargs["return_predictions"] = False
+            kwargs["return_predictions"] = False  # the writer has them
+        if subcommand in ("validate", "test"):
+            kwargs["verbose"] = False  # the report prints them
         return kwargs
 
 
-def run(command: str, arguments: list[str]) -> int:
-    """Run a command of Lightning's trainer; returns the exit code."""
-    words, plugins = _take(arguments, "--plugin")
-    for target in plugins:
-        registry.use(target)
+def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Sequence[Given]) -> int:
+    """Run a command of Lightning's trainer.
+
+    Args:
+        command: fit, validate, test or predict.
+        arguments: What the user wrote after it.
+        words: The same without `--plugin`.
+        values: What `given` found in them; checked by `preflight`.
+
+    Returns:
+        The exit code.
+    """
     quiet()
     sys.argv = [sys.argv[0], command, *arguments]  # Lightning starts further ranks with it
     folder = os.environ.get("FTLAB_RUN_FOLDER")
     try:
-        FinetuneCLI(command, words)
+        FinetuneCLI(command, words, values)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     finally:
@@ -171,21 +191,3 @@ def run(command: str, arguments: list[str]) -> int:
             discard_if_empty(Path(made))
             del os.environ["FTLAB_RUN_FOLDER"]
     return 0
-
-
-def _take(arguments: Sequence[str], option: str) -> tuple[list[str], list[str]]:
-    """Arguments without `option`, and its values."""
-    rest: list[str] = []
-    values: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word == option:
-            value = next(words, None)
-            if value is None:
-                raise ConfigError(f"{option} needs a value; write {option} package.module or {option} file.py.")
-            values.append(value)
-        elif word.startswith(f"{option}="):
-            values.append(word.partition("=")[2])
-        else:
-            rest.append(word)
-    return rest, values

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ftlab.batch import Batch
+from ftlab.errors import DataError
 from ftlab.tasks.base import Outputs, Task
 
 
@@ -22,9 +24,11 @@ class Evaluation:
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
         self.metrics = task.metrics()
-        if self.metrics is not None:
-            self.metrics.to(device)
         wide = torch.float32 if device.type == "mps" else torch.float64
+        if self.metrics is not None:
+            if device.type == "mps":
+                self.metrics.set_dtype(wide)
+            self.metrics.to(device)
         self.sums = torch.zeros(2, len(task.heads), dtype=wide, device=device)
 
     def add(self, outputs: Outputs, batch: Batch) -> None:
@@ -37,16 +41,35 @@ class Evaluation:
     def result(self, sum_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """`loss`, `loss_<head>` where there are several, what the task derives, and its metrics.
 
+        A metric with a value for each of several outputs gives their mean, and `<name>_0` and so on.
+
         Args:
             sum_ranks: Adds a tensor over all ranks.
+
+        Raises:
+            DataError: Nothing was scored for one of the heads.
         """
         sums, counts = sum_ranks(self.sums).tolist()
-        means = {h: s / c if c else float("nan") for h, s, c in zip(self.task.heads, sums, counts, strict=True)}
+        for head, count in zip(self.task.heads, counts, strict=True):
+            if not count:
+                raise DataError(f"no position of the evaluated rows is scored for '{head}', so its loss is undefined; check their labels.")
+        means = {h: s / c for h, s, c in zip(self.task.heads, sums, counts, strict=True)}
         weights = self.task.weights()
         figures = {"loss": sum(weights[h] * means[h] for h in means)}
         if len(means) > 1:
             figures |= {f"loss_{h}": mean for h, mean in means.items()}
         figures |= self.task.derived(means)
-        if self.metrics is not None:
-            figures |= {name: float(value) for name, value in self.metrics.compute().items() if value.numel() == 1}
+        return figures | self._computed()
+
+    def _computed(self) -> dict[str, float]:
+        if self.metrics is None:
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torchmetrics warns of what is undefined; the NaN in its place says it
+            computed = self.metrics.compute()
+        figures: dict[str, float] = {}
+        for name, value in computed.items():
+            figures[name] = float(value.double().mean())
+            if value.numel() > 1:
+                figures |= {f"{name}_{i}": float(v) for i, v in enumerate(value.flatten())}
         return figures

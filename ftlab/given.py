@@ -16,6 +16,9 @@ SLOTS = {"model.task": "tasks", "model.tuning": "strategies", "data.source": "da
 CONFIG_OPTIONS = ("--config", "-c")
 COMMAND_LINE = "command line"
 
+_ALONE = ("help", "print_config")
+"""Options that may stand without a value."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -89,11 +92,13 @@ def _slot(key: str, value: dict[Any, Any], origin: str) -> Iterator[Given]:
 
 
 def _from_option(key: str, text: str | None) -> Iterator[Given]:
+    if text is None and key.rpartition(".")[2] not in _ALONE:
+        raise ConfigError(f"--{key} needs a value; write --{key} VALUE.")
     value = None if text is None else strict_yaml.value(text, f"--{key}")
     if isinstance(value, dict):
         yield from flat({key: value}, "", COMMAND_LINE)
     else:
-        yield Given(key, text if value is None and text is not None else value, COMMAND_LINE)
+        yield Given(key, value, COMMAND_LINE)
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -1,16 +1,24 @@
-"""Vocabulary growth: new embedding rows beside frozen old ones, so that only the new rows need to be trained and saved."""
+"""Vocabulary growth: rows for new tokens beside frozen old ones, so that only the new rows need to be trained and saved."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ftlab.errors import ConfigError
+from ftlab.heads import output_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ftlab.backbone import Backbone
 
 
 class NewRows(nn.Module):
-    """The rows that a grown vocabulary adds: `weight` is (new tokens, D)."""
+    """The rows of the new tokens: `weight` is (new tokens, D), in float32 over a base of any type."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -18,70 +26,89 @@ class NewRows(nn.Module):
 
 
 class GrownEmbedding(nn.Module):
-    """An input embedding with rows added at its end."""
+    """An input embedding in which the rows from `first` on are new; the table below may hold unused ones in their place."""
 
-    def __init__(self, base: nn.Embedding, new: NewRows) -> None:
+    def __init__(self, base: nn.Embedding, new: NewRows, first: int) -> None:
         super().__init__()
         self.base = base
         self.new = new
+        self.first = first
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T) token ids → (B, T, D)."""
-        first = self.base.num_embeddings
-        old: Tensor = self.base(ids.clamp(max=first - 1))
-        fresh = F.embedding((ids - first).clamp(min=0), self.new.weight)
+        count = len(self.new.weight)
+        is_new = (ids >= self.first) & (ids < self.first + count)
+        old: Tensor = self.base(ids.masked_fill(is_new, 0))
+        fresh = F.embedding((ids - self.first).clamp(0, count - 1), self.new.weight)
         scale = getattr(self.base, "embed_scale", None)  # Gemma multiplies inside its embedding
         if scale is not None:
             fresh = fresh * scale
-        return torch.where((ids >= first)[..., None], fresh.to(old.dtype), old)
+        return torch.where(is_new[..., None], fresh.to(old.dtype), old)
 
 
 class GrownLinear(nn.Module):
-    """An output embedding with rows added at its end; a bias has none for them."""
+    """An output embedding in which the rows from `first` on are new; a bias has none for them."""
 
-    def __init__(self, base: nn.Linear, new: NewRows) -> None:
+    def __init__(self, base: nn.Linear, new: NewRows, first: int) -> None:
         super().__init__()
         self.base = base
         self.new = new
+        self.first = first
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, D) hidden states → (…, V) logits."""
         old: Tensor = self.base(hidden)
-        return torch.cat([old, F.linear(hidden, self.new.weight.to(hidden.dtype)).to(old.dtype)], dim=-1)
+        new = F.linear(hidden, self.new.weight.to(hidden.dtype)).to(old.dtype)
+        return torch.cat([old[..., : self.first], new, old[..., self.first + new.shape[-1] :]], dim=-1)
 
 
-def grow(model: nn.Module, size: int) -> dict[str, nn.Module]:
-    """Give `model` a vocabulary of `size` tokens; new rows start at the mean of the old ones.
+def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> dict[str, nn.Module]:
+    """Give `model` a row for every token; new rows start at the mean of the old ones.
 
     Args:
         model: A HF model, changed in place.
-        size: V after growth.
+        backbone: Where it came from; says which tokens are new.
+        tokenizer: The backbone's, with the new tokens.
 
     Returns:
-        Name → the modules that hold new rows; empty where the embedding is already large enough.
+        Name → the modules that hold new rows; empty where no token is new.
 
     Raises:
-        ConfigError: The embedding is not a plain one.
+        ConfigError: The tokenizer belongs to another model, or the embedding is not a plain one.
     """
+    size = len(tokenizer)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
+    rows = int(embedding.weight.shape[0])
+    first = _first_new(backbone, tokenizer, rows)
+    if first > rows:
+        raise ConfigError(
+            f"model.backbone: the tokenizer of {backbone.tokenizer or backbone.name} has {first} tokens, "
+            f"but {backbone.name} has an embedding of {rows}, so they belong to different models; name the model's own tokenizer."
+        )
+    if first >= size:
+        return {}
     if not isinstance(embedding, nn.Embedding):
         raise ConfigError(f"model.backbone.new_tokens: {type(model).__name__} has no plain input embedding to grow; use tokens it knows.")
-    added = size - embedding.num_embeddings
-    if added <= 0:
-        return {}
-    output = model.get_output_embeddings()  # type: ignore[operator]
-    rows = NewRows(_mean_rows(embedding, added))
-    grown: list[nn.Module] = [rows]
-    model.set_input_embeddings(GrownEmbedding(embedding, rows))  # type: ignore[operator]
+    new = NewRows(_mean_rows(embedding, first, size - first))
+    grown: list[nn.Module] = [new]
+    output = output_of(model)
+    model.set_input_embeddings(GrownEmbedding(embedding, new, first))  # type: ignore[operator]
     if isinstance(output, nn.Linear):
         tied = output.weight is embedding.weight
-        out_rows = rows if tied else NewRows(_mean_rows(output, added))
-        model.set_output_embeddings(GrownLinear(output, out_rows))  # type: ignore[operator]
-        if not tied:
-            grown.append(out_rows)
-    model.config.get_text_config().vocab_size = size  # type: ignore[union-attr, operator]
+        grown += [] if tied else [NewRows(_mean_rows(output, first, size - first))]
+        model.set_output_embeddings(GrownLinear(output, grown[-1], first))  # type: ignore[operator, arg-type]
+    model.config.get_text_config().vocab_size = max(size, rows)  # type: ignore[union-attr, operator]
     return {name: m for name, m in model.named_modules() if any(m is g for g in grown)}
 
 
-def _mean_rows(module: nn.Embedding | nn.Linear, count: int) -> Tensor:
-    return module.weight.detach().float().mean(0).to(module.weight.dtype).repeat(count, 1)
+def _first_new(backbone: Backbone, tokenizer: PreTrainedTokenizerBase, rows: int) -> int:
+    """The id of the first token that needs a new row, or the number of tokens where none does."""
+    size = len(tokenizer)
+    if backbone.new_tokens:
+        return min(int(tokenizer.convert_tokens_to_ids(token)) for token in backbone.new_tokens)  # type: ignore[arg-type]
+    named_last = backbone.pad_token != "auto" and tokenizer.pad_token_id == size - 1
+    return rows if named_last and rows == size - 1 else size
+
+
+def _mean_rows(module: nn.Embedding | nn.Linear, used: int, count: int) -> Tensor:
+    return module.weight.detach()[:used].float().mean(0).repeat(count, 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
-from ftlab.errors import ConfigError, EnvironmentFault
+from ftlab.errors import CheckpointError, ConfigError, EnvironmentFault, FtlabError
 
 
 @contextmanager
@@ -17,28 +20,45 @@ def explained(name: str, what: str) -> Iterator[None]:
         what: What was wanted, such as `weights`.
 
     Raises:
+        CheckpointError: A file of weights is damaged.
         ConfigError: The repository, revision or file does not exist, is gated, or cannot be read.
-        EnvironmentFault: The hub did not answer.
+        EnvironmentFault: The hub did not answer, or a package is missing.
     """
-    from huggingface_hub import errors as hub
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        chain = list(_causes(error))
-        if any(isinstance(e, hub.GatedRepoError) for e in chain):
-            raise ConfigError(f"{name}: its {what} are gated; accept the licence on the hub and set HF_TOKEN.") from error
-        if any(isinstance(e, hub.RevisionNotFoundError) for e in chain):
-            raise ConfigError(f"{name}: the hub has no such revision; check the revision's name.") from error
-        if any(isinstance(e, hub.RepositoryNotFoundError) for e in chain):
-            raise ConfigError(f"{name}: neither a folder here nor a repository on the hub; check the name, or log in if it is private.") from error
-        if any(_unreachable(e) for e in chain):
-            raise EnvironmentFault(
-                f"{name}: the Hugging Face hub cannot be reached and its {what} are not in the local cache; "
-                "check the network, or name a local folder."
-            ) from error
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ConfigError(f"{name}: its {what} cannot be loaded: {first}") from error
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError, StrictDataclassError, UnpicklingError) as error:
+        raise _explanation(error, name, what) from error
+    except Exception as error:
+        if type(error) is not Exception:  # `tokenizers` raises the bare class
+            raise
+        raise _explanation(error, name, what) from error
+
+
+def _explanation(error: Exception, name: str, what: str) -> FtlabError:
+    from huggingface_hub import errors as hub
+    from safetensors import SafetensorError
+
+    chain = list(_causes(error))
+    first = next(iter(str(error).strip().splitlines()), repr(error))
+    if any(isinstance(e, hub.GatedRepoError) for e in chain):
+        return ConfigError(f"{name}: its {what} are gated; accept the licence on the hub and set HF_TOKEN.")
+    if any(isinstance(e, hub.RevisionNotFoundError) for e in chain):
+        return ConfigError(f"{name}: the hub has no such revision; check the revision's name.")
+    if any(isinstance(e, hub.RepositoryNotFoundError) for e in chain):
+        return ConfigError(f"{name}: neither a folder here nor a repository on the hub; check the name, or log in if it is private.")
+    if any(_unreachable(e) for e in chain):
+        return EnvironmentFault(
+            f"{name}: the Hugging Face hub cannot be reached and its {what} are not in the local cache; "
+            "check the network, or name a local folder."
+        )
+    if isinstance(error, ImportError):
+        return EnvironmentFault(f"{name}: its {what} need a package that is not installed: {first}")
+    if isinstance(error, SafetensorError | UnpicklingError):
+        return CheckpointError(f"{name}: its {what} are damaged ({first}); fetch or write them again.")
+    return ConfigError(f"{name}: its {what} cannot be loaded: {first}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -48,7 +68,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _unreachable(error: BaseException) -> bool:
-    import httpx
     from huggingface_hub import errors as hub
 
-    return isinstance(error, httpx.TransportError | ConnectionError | TimeoutError | hub.OfflineModeIsEnabled | hub.LocalEntryNotFoundError)
+    return isinstance(error, (*_transport_errors(), ConnectionError, TimeoutError, hub.OfflineModeIsEnabled, hub.LocalEntryNotFoundError))
+
+
+def _transport_errors() -> Iterator[type[BaseException]]:
+    """`TransportError` of the HTTP client that the installed huggingface_hub uses: httpx2 from its version 2.4, httpx before."""
+    for client in ("httpx2", "httpx"):
+        if importlib.util.find_spec(client):
+            yield importlib.import_module(client).TransportError

@@ -13,10 +13,10 @@ import ftlab
 from ftlab.errors import ConfigError, FtlabError, suggest
 
 COMMANDS = {
-    "fit": ("ftlab.cli", "Tune a model on the training split and validate it."),
-    "validate": ("ftlab.cli", "Loss and metrics on the validation split."),
-    "test": ("ftlab.cli", "Loss and metrics on the test split."),
-    "predict": ("ftlab.cli", "Write a prediction for every row of a split."),
+    "fit": ("ftlab.commands.trainer", "Tune a model on the training split and validate it."),
+    "validate": ("ftlab.commands.trainer", "Loss and metrics on the validation split."),
+    "test": ("ftlab.commands.trainer", "Loss and metrics on the test split."),
+    "predict": ("ftlab.commands.trainer", "Write a prediction for every row of a split."),
     "list": ("ftlab.commands.list", "The strategies, tasks and data sources that a configuration may name."),
     "describe": ("ftlab.commands.describe", "Fields, types, defaults and paper of one of them."),
 }

@@ -94,9 +94,9 @@ class FinetuneModule(LightningModule):
         device = self.trainer.strategy.root_device if self._trainer else torch.device("cpu")
         options = self.tuning.load_options(Placement(device=device, precision=precision))
         model, missing = self.backbone.load_model(self.task.auto_class, self.task.model_options(), options)
-        model.config.pad_token_id = self.tokenizer.pad_token_id  # type: ignore[union-attr]
+        model.config.pad_token_id = self.tokenizer.pad_token_id
         heads = fresh_modules(model, missing, self.backbone)
-        heads |= grow(model, len(self.tokenizer))
+        heads |= grow(model, self.backbone, self.tokenizer)
         self.task.check(model)
         self.model = applied(self.tuning, model, heads).train()
 
@@ -162,19 +162,22 @@ class FinetuneModule(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if not self._window_ended(batch_idx):
             return
-        self.tuning.on_step(self.adapted, self.global_step, self.total_steps())
+        total = self.total_steps()
+        self.tuning.on_step(self.adapted, self.global_step, total)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by the logger connector
-        if self.global_step % every == 0 or self.trainer.is_last_batch:
+        if self.global_step % every == 0 or self.global_step == total or self.trainer.is_last_batch:
             figures = {name: self._sum_ranks(value) for name, value in self._window_figures.items()}
             self.log_dict({**figures, "lr": self._rate}, prog_bar=True)
 
-    def on_train_end(self) -> None:
+    def on_train_epoch_end(self) -> None:
         """Validate what the run ends with, which Lightning leaves out when `max_steps` falls inside an epoch."""
-        if self._validated_at == self.global_step or not self.trainer.enable_validation:
+        trainer = self.trainer
+        last = 0 < trainer.max_steps <= self.global_step
+        if not last or self._validated_at == self.global_step or not trainer.enable_validation:
             return
-        self.trainer.validating = True
-        self.trainer.fit_loop.epoch_loop.val_loop.run()
-        self.trainer.training = True
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
 
     def _window_ended(self, batch_idx: int) -> bool:
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch

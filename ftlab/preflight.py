@@ -7,17 +7,14 @@ sentence with the nearest right ones.
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ftlab import registry, strict_yaml
-from ftlab.errors import ConfigError, SecurityError, suggest
-
-SLOTS = {"model.task": "tasks", "model.tuning": "strategies", "data.source": "data"}
-"""Keys that hold a plugin → the plugin's kind."""
+from ftlab import redact, registry, source
+from ftlab.errors import ConfigError, SecurityError, nearest, suggest
+from ftlab.given import COMMAND_LINE, SLOTS, Given
+from ftlab.keys import CLASS_KEYS, Keys, known
+from ftlab.scope import UnreadableError
 
 ALLOWED = (
     "bitsandbytes.optim",
@@ -37,77 +34,81 @@ DENIED = ("lightning.pytorch.callbacks.LambdaCallback", "lightning.pytorch.callb
 """Takes any callable."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """One value as the user wrote it: dotted key, value, and where it stands."""
-
-    key: str
-    value: Any
-    origin: str
-
-
-def given(arguments: Sequence[str]) -> list[Given]:
-    """Every value that configuration files and options set, in order of precedence, the weakest first.
-
-    Raises:
-        ConfigError: A configuration file cannot be read.
-    """
-    found: list[Given] = []
-    for option, value in _options(arguments):
-        if option in ("--config", "-c"):
-            if value is None:
-                raise ConfigError("--config needs a file; write --config path.yaml.")
-            found += _flat(strict_yaml.read(Path(value)), "", value)
-        elif option.startswith("--"):
-            found.append(Given(option[2:], value, "command line"))
-    return found
-
-
-def check(values: Sequence[Given], known: Collection[str]) -> None:
-    """Check names, and import the plugins that are named.
+def check(values: Sequence[Given], command: str) -> list[registry.Plugin]:
+    """Check every name that a user wrote.
 
     Args:
         values: What `given` returned.
-        known: The keys that the parser has.
+        command: fit, validate, test or predict.
+
+    Returns:
+        The plugins that are named, also those that a later value replaces.
 
     Raises:
-        ConfigError: A key or a plugin does not exist.
+        ConfigError: A key or a plugin does not exist, null stands where it is no value, or a secret is written down.
         SecurityError: A class outside the allow-list is named.
     """
-    chosen: dict[str, type] = {}
+    keys = known(command)
+    chosen: dict[str, registry.Plugin] = {}
+    named: list[registry.Plugin] = []
     for item in values:
+        _refuse_secret(item)
         slot = next((s for s in SLOTS if item.key == s or item.key.startswith(f"{s}.")), None)
         if slot is not None:
-            _check_slot(item, slot, chosen)
+            named += _check_slot(item, slot, chosen)
         else:
-            _check_key(item, known)
+            _check_key(item, keys)
             _check_classes(item)
+    return list(dict.fromkeys(named))
 
 
-def _check_slot(item: Given, slot: str, chosen: dict[str, type]) -> None:
-    inner = item.key[len(slot) + 1 :].removeprefix("init_args.")
+def _refuse_secret(item: Given) -> None:
+    key = redact.secret_in(item.value, item.key)
+    if key is not None:
+        raise ConfigError(f"{key} holds what looks like a token or password; remove it here and set HF_TOKEN or WANDB_API_KEY in the environment.")
+
+
+def _check_slot(item: Given, slot: str, chosen: dict[str, registry.Plugin]) -> list[registry.Plugin]:
+    """Check one value below a slot; returns the plugin that it names, if it names one."""
+    inner = item.key[len(slot) + 1 :]
     if inner in ("", "class_path"):
-        if not isinstance(item.value, str):
-            raise ConfigError(f"{slot} is {item.value!r}; write the name of one of {SLOTS[slot]}: {_names(SLOTS[slot])}.")
-        plugin = _find(item.value, slot)
-        chosen[slot] = registry.load(plugin)
-        return
-    if inner.startswith("help"):
-        return
-    field = inner.partition(".")[0].removesuffix("+")
-    cls = chosen.get(slot)
-    if cls is None:
-        return  # the parser says that the slot itself is not set
-    fields = [f.name for f in dataclasses.fields(cls) if f.init]
-    if field not in fields:
-        raise ConfigError(f"{slot}.{field} is not a field of {cls.__name__}; {suggest(field, fields)}")
+        chosen[slot] = _find(item.value, slot)
+        return [chosen[slot]]
+    if inner == "help":
+        return [] if item.value is None else [_find(item.value, slot)]
+    if slot not in chosen:
+        raise ConfigError(f"{item.key} is set before {slot} names a class; set {slot} first, to one of: {_names(SLOTS[slot])}.")
+    field = inner.removeprefix("init_args.").removesuffix("+")
+    if inner == field and item.origin != COMMAND_LINE:
+        raise ConfigError(f"{item.key} stands beside class_path ({item.origin}); fields stand under {slot}.init_args.")
+    _check_field(field, item.value, slot, chosen[slot])
+    return []
 
 
-def _find(name: str, slot: str) -> registry.Plugin:
+def _check_field(field: str, value: Any, slot: str, plugin: registry.Plugin) -> None:
+    fields = _fields(plugin)
+    name = field.partition(".")[0]
+    if name not in fields:
+        raise ConfigError(f"{slot}.{name} is not a field of {plugin.name}; {suggest(name, fields)}")
+    if value is None and field == name and not fields[name]:
+        raise ConfigError(f"{slot}.{name} is null, which is not one of its values; `ftlab describe {plugin.name}` lists them.")
+
+
+def _fields(plugin: registry.Plugin) -> dict[str, bool]:
+    """Field of a plugin → whether null is one of its values."""
+    try:
+        return {p.name: p.nullable for p in source.read(plugin.class_path).parameters}
+    except UnreadableError:  # a class without source text can only be asked itself
+        return {f.name: True for f in dataclasses.fields(registry.load(plugin)) if f.init}
+
+
+def _find(name: Any, slot: str) -> registry.Plugin:
     kind = SLOTS[slot]
+    if not isinstance(name, str):
+        raise ConfigError(f"{slot} is {'null' if name is None else repr(name)}; write the name of one of {kind}: {_names(kind)}.")
     if any(name in (p.name, p.class_path) for p in (*registry.plugins(kind), *registry.faulty(kind))):
         return registry.find(name, kind)
-    if "." in name and all(part.isidentifier() for part in name.split(".")):
+    if _is_path(name):
         raise SecurityError(
             f"{slot} names the class {name}, which is neither an installed plugin nor given by --plugin; "
             f"install its package, add --plugin, or use one of: {_names(kind)}."
@@ -121,82 +122,77 @@ def _names(kind: str) -> str:
     return ", ".join(p.name for p in registry.plugins(kind))
 
 
-def _check_key(item: Given, known: Collection[str]) -> None:
+def _check_key(item: Given, keys: Keys) -> None:
     key = item.key.removesuffix("+")
-    parts = key.split(".")
-    prefixes = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
-    if prefixes & set(known) or any(k.startswith(f"{key}.") for k in known) or parts[-1] in ("help", "class_path"):
+    owner = keys.owner(key)
+    group = keys.below(key)
+    if group and not isinstance(item.value, dict):
+        raise ConfigError(f"{key} is {'null' if item.value is None else repr(item.value)}; it holds keys of its own: {', '.join(group)}.")
+    if owner == key and item.value is None and not keys.leaves[key]:
+        raise ConfigError(f"{key} is null, which is not one of its values; leave it out for its default.")
+    inside_a_class = owner in CLASS_KEYS or key.rpartition(".")[2] == "help"
+    if owner == key or group or inside_a_class:
         return
-    parent = next((p for p in sorted(prefixes, key=len, reverse=True) if any(k.startswith(f"{p}.") for k in known)), "")
-    raise ConfigError(f"{key} is not a key ({item.origin}); {_siblings(key, parent, known)}")
+    raise ConfigError(f"{key} is not a key ({item.origin}); {_nearest_keys(key, keys)}")
 
 
-def _siblings(key: str, parent: str, known: Collection[str]) -> str:
+def _nearest_keys(key: str, keys: Keys) -> str:
+    elsewhere = [k for k in keys.leaves if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    parent = _known_parent(key, keys)
     start = f"{parent}." if parent else ""
-    names = {start + k[len(start) :].partition(".")[0] for k in known if k.startswith(start)}
-    return suggest(key, names | {k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]})
+    wrong, _, rest = key.removeprefix(start).partition(".")
+    close = [f"{start}{name}" for name in nearest(wrong, keys.below(parent))]
+    if not close:
+        return f"allowed: {', '.join(start + name for name in keys.below(parent))}."
+    return f"did you mean {' or '.join(f'{k}.{rest}' if rest and keys.owner(f'{k}.{rest}') else k for k in close)}?"
+
+
+def _known_parent(key: str, keys: Keys) -> str:
+    parts = key.split(".")
+    return next((p for i in range(len(parts) - 1, 0, -1) if keys.below(p := ".".join(parts[:i]))), "")
 
 
 def _check_classes(item: Given) -> None:
-    for path in _class_paths(item.key, item.value):
-        if "." not in path:
-            continue  # short names are looked up among classes that are already imported
-        allowed = any(path == a or path.startswith(f"{a}.") for a in ALLOWED) and not any(path.startswith(d) for d in DENIED)
-        if not allowed:
+    key = item.key.removesuffix("+")
+    for path in _class_paths(key, item.value):
+        denied = any(path in (d, d.rpartition(".")[2]) or path.startswith(f"{d}.") for d in DENIED)
+        allowed = any(path.startswith(f"{a}.") for a in ALLOWED)
+        if denied or (_is_path(path) and not allowed):
             raise SecurityError(
-                f"{item.key} names {path}, which a configuration may not name; allowed are installed plugins, "
+                f"{key} names {path}, which a configuration may not name; allowed are installed plugins, "
                 f"--plugin, and classes under {', '.join(ALLOWED)}."
             )
+    slot = key.removesuffix(".class_path").removesuffix(".help")
+    for name in _short_names(slot, item.value):
+        names = source.exports(CLASS_KEYS[slot])
+        if name not in names:
+            raise ConfigError(f"{slot} is {name!a}, which is not a class of {CLASS_KEYS[key]}; {suggest(name, names)}")
 
 
 def _class_paths(key: str, value: Any) -> Iterator[str]:
+    """Whatever stands where a class may be named."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _class_paths(str(name), inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _class_paths("", inner)
-    elif isinstance(value, str) and (key.endswith("class_path") or key == "model.optimizer"):
+            yield from _class_paths(key, inner)
+    elif isinstance(value, str) and (key in CLASS_KEYS or key.rpartition(".")[2] in ("class_path", "help")):
         yield value
 
 
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """(option, value): `--a=b`, `--a b`, and `--a` alone."""
-    position = 0
-    while position < len(arguments):
-        word = arguments[position]
-        position += 1
-        if not word.startswith("-"):
-            continue
-        name, equals, value = word.partition("=")
-        if equals:
-            yield name, value
-        elif position < len(arguments) and not arguments[position].startswith("--"):
-            yield name, arguments[position]
-            position += 1
-        else:
-            yield name, None
+def _short_names(key: str, value: Any) -> Iterator[str]:
+    """Class names without a module, where only one package can be meant."""
+    if not CLASS_KEYS.get(key):
+        return
+    for entry in value if isinstance(value, list) else [value]:
+        name = entry.get("class_path") if isinstance(entry, dict) else entry
+        if isinstance(name, str) and "." not in name and name not in ("null", "true", "false"):
+            yield name
 
 
-def _flat(value: dict[Any, Any], prefix: str, origin: str) -> Iterator[Given]:
-    """Leaves of a configuration; lists and the insides of classes other than plugins stay whole."""
-    for name, inner in value.items():
-        key = f"{prefix}{name}"
-        plugin = key in SLOTS and isinstance(inner, dict)
-        if plugin and "class_path" in inner:
-            yield Given(f"{key}.class_path", inner["class_path"], origin)
-        whole = not isinstance(inner, dict) or ("class_path" in inner and not plugin) or not inner
-        if whole and not plugin:
-            yield Given(key, inner, origin)
-        elif isinstance(inner, dict):
-            rest = {k: v for k, v in inner.items() if not (plugin and k == "class_path")}
-            in_plugin = any(key == f"{slot}.init_args" or key.startswith(f"{slot}.init_args.") for slot in SLOTS)
-            if in_plugin:
-                yield from (Given(f"{key}.{k}", v, origin) for k, v in rest.items())
-            else:
-                yield from _flat(rest, f"{key}.", origin)
-
-
-def shown(arguments: Sequence[str]) -> str:
-    """A command line as a person would type it."""
-    return shlex.join(arguments)
+def _is_path(name: str) -> bool:
+    parts = name.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)

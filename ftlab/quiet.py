@@ -12,6 +12,8 @@ _WARNINGS = (
     r".*The `?srun`? command is available on your system but is not used.*",
     r".*Checkpoint directory .* exists and is not empty.*",  # the run folder is ours
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning with torch 2.13
+    r".*It is recommended to use `self.log\(.*sync_dist=True\)`.*",  # our sums are added over ranks before the division
+    r".*is smaller than the logging interval Trainer.*",  # the last step of an epoch is always logged
     r".*You called `self.log\(.*no logger configured.*",
 )
 

@@ -15,6 +15,10 @@ class UnreadableError(Exception):
     """A module or class whose source cannot be found or read; the message says why."""
 
 
+class NoSourceError(UnreadableError):
+    """A module that exists and has no Python source, such as an extension in C."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """What stands at the top of a module.
@@ -53,14 +57,15 @@ def find(module: str) -> Path:
     """The file of a module.
 
     Raises:
-        UnreadableError: No finder of this interpreter has it, or it is not a `.py` file.
+        UnreadableError: No finder of this interpreter has it.
+        NoSourceError: It is not a `.py` file.
     """
     loaded = getattr(sys.modules.get(module), "__file__", None)
     origin = loaded or _origin(module)
     if origin is None:
         raise UnreadableError(f"there is no module {module}")
     if not origin.endswith(".py"):
-        raise UnreadableError(f"module {module} is not Python source")
+        raise NoSourceError(f"module {module} is not Python source")
     return Path(origin)
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
+from ftlab import type_words
 from ftlab.scope import UnreadableError, scope
 
 _DEEPEST_ALIAS = 10
@@ -43,7 +44,7 @@ class Parameter:
     @property
     def nullable(self) -> bool:
         """Whether null is one of its values."""
-        return self.annotation is None or any(isinstance(part, ast.Constant) and part.value is None for part in _alternatives(self.annotation))
+        return self.annotation is None or type_words.nullable(self.annotation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,32 +218,27 @@ class _Aliases(ast.NodeTransformer):
         self.depth = depth
 
     def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802  # the name is ast's
-        module, name, names = self.module, node.id, scope(self.module)
-        if name in names.imported and not _standard(names.imported[name][0]):
-            module, name = names.imported[name]
-            try:
-                names = scope(module)
-            except UnreadableError:
-                return node
-        if name not in names.aliases or self.depth > _DEEPEST_ALIAS:
+        found = _alias(self.module, node.id) if self.depth < _DEEPEST_ALIAS else None
+        if found is None:
             return node
-        value: ast.expr = _Aliases(module, self.depth + 1).visit(_unquoted(names.aliases[name]))
-        return value
+        module, value = found
+        written_out: ast.expr = _Aliases(module, self.depth + 1).visit(_unquoted(value))
+        return written_out
 
 
-def _alternatives(annotation: ast.expr) -> Iterator[ast.expr]:
-    """The members of a union, `A | B`, `Union[A, B]` or `Optional[A]`."""
-    if isinstance(annotation, ast.BinOp):
-        yield from _alternatives(annotation.left)
-        yield from _alternatives(annotation.right)
-    elif isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).rpartition(".")[2] in ("Union", "Optional"):
-        members = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-        for member in members:
-            yield from _alternatives(member)
-        if ast.unparse(annotation.value).rpartition(".")[2] == "Optional":
-            yield ast.Constant(None)
-    else:
-        yield annotation
+def _alias(module: str, name: str) -> tuple[str, ast.expr] | None:
+    """What a name at the top of a module is assigned, and the module that does it, through any imports."""
+    try:
+        for _ in range(_DEEPEST_ALIAS):
+            names = scope(module)
+            if name in names.aliases:
+                return module, names.aliases[name]
+            if name not in names.imported or _standard(names.imported[name][0]):
+                return None
+            module, name = names.imported[name]
+    except UnreadableError:
+        return None
+    return None
 
 
 def _constants(cls: _Class) -> Iterator[tuple[str, object]]:

@@ -43,6 +43,7 @@ def run_callbacks(folder: Path, config: Callable[[], dict[str, Any]], options: R
                 filename="best" if validates else "last",
                 monitor="val_loss" if validates else None,
                 save_last=validates,
+                save_on_train_epoch_end=not validates,
                 enable_version_counter=False,
             )
         )

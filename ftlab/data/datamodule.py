@@ -6,15 +6,20 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
+import ftlab
 from ftlab.data.loader import FinetuneLoader, Plan
 from ftlab.data.sources.base import DataSource
-from ftlab.data.splits import View, resolve
+from ftlab.data.splits import View, required, resolve
 from ftlab.data.store import TokenStore, default_folder, write
 from ftlab.errors import ConfigError, DataError, suggest
 from ftlab.rows import Row
@@ -67,7 +72,8 @@ class FinetuneData(LightningDataModule):
     ) -> None:
         super().__init__()
         for key, value, least in (
-            ("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1), ("max_length", max_length, 2), ("num_workers", num_workers, 0),
+            ("batch_size", batch_size, 1), ("eval_batch_size", eval_batch_size, 1), ("max_length", max_length, 2),
+            ("num_workers", num_workers, 0), ("split_seed", split_seed, 0), ("seed", seed, 0),
         ):  # fmt: skip
             if value is not None and value < least:
                 raise ConfigError(f"data.{key} is {value}; it must be a whole number of at least {least}.")
@@ -96,22 +102,27 @@ class FinetuneData(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the cached tokens."""
         self._load(stage)
+        if stage == "fit" and "val" not in self.stores and self.trainer is not None:
+            self.trainer.limit_val_batches = 0  # an empty list of loaders makes Lightning warn
 
     def _load(self, stage: str) -> None:
         views = self._views()
-        self.module.task = self.module.task.bind(partial(self._numbered, views["train"]))
+        self.module.task = self.module.task.bind(lambda: self._numbered(self._needed(views, "train", type(self.module.task).__name__)))
         for name in _STAGES[stage]:
-            if name not in self.stores and name in views:
-                self.stores[name] = self._tokens(views[name], labelled=name != "predict")
-        missing = [name for name in _STAGES[stage] if name not in self.stores and name != "val"]
-        if missing:
-            raise ConfigError(f"data.{missing[0]}_split is not set, which {stage} needs; the source has {', '.join(self.source.splits())}.")
+            if name == "val" and stage == "fit" and name not in views:
+                continue
+            view = self._needed(views, name, stage)
+            if name not in self.stores:
+                self.stores[name] = self._tokens(view, labelled=name != "predict")
 
     def _views(self) -> dict[str, View]:
         views = resolve(self.source, self.wanted, self.split_seed)
         if "predict" not in views and (fallback := views.get("test") or views.get("val")):
             views["predict"] = fallback
         return views
+
+    def _needed(self, views: dict[str, View], name: str, why: str) -> View:
+        return required(self.source, views, name, self.wanted, why)
 
     def _numbered(self, view: View) -> Iterator[tuple[int, Row]]:
         return view.rows(self.source)
@@ -135,11 +146,12 @@ class FinetuneData(LightningDataModule):
         module, limit = self.module, self.limit()
         key = {
             "format": _CACHE_FORMAT,
+            "code": code_fingerprint(type(module.task)),
             "rows": self.source.fingerprint(view.split),
             "view": view.key(),
             "task": module.spec()["model.task"],
             "labelled": labelled,
-            "tokenizer": tokenizer_fingerprint(module.tokenizer),
+            "tokenizer": self._tokenizer_fingerprint,
             "limit": limit,
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -149,9 +161,14 @@ class FinetuneData(LightningDataModule):
             write(folder, module.task.encode(rows, module.tokenizer, limit, labelled), rows.tally)
         store = TokenStore(folder)
         if not len(store):
-            raise DataError(f"split '{view.split}' leaves no example to use, from {store.meta['rows']} rows; check the source and its text column.")
+            rows_read = store.meta["rows"]
+            raise DataError(f"split '{view.split}' leaves no example to use, from {rows_read} rows; check the source and its text column.")
         log.info("%s: %s rows, %s examples, %s tokens", view.split, store.meta["rows"], len(store), store.lengths.sum())
         return store
+
+    @cached_property
+    def _tokenizer_fingerprint(self) -> str:
+        return tokenizer_fingerprint(self.module.tokenizer)
 
     def train_batches(self) -> int:
         """Micro-batches of one epoch on one rank."""
@@ -160,12 +177,21 @@ class FinetuneData(LightningDataModule):
 
     def train_dataloader(self) -> FinetuneLoader:
         assert self.trainer is not None
+        if any(isinstance(c, GradientAccumulationScheduler) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigError(
+                "trainer.callbacks has a GradientAccumulationScheduler, but all windows of a run have one length; "
+                "remove it and set trainer.accumulate_grad_batches."
+            )
         limit = self.trainer.limit_train_batches
         stop = limit if isinstance(limit, int) else int(self.train_batches() * limit)
-        return self._loader("train", Plan(**self._common(), batch_size=self.batch_size, window=self.trainer.accumulate_grad_batches, shuffle=True, stop=stop))
+        plan = self._plan(self.batch_size)
+        loader = self._loader("train", replace(plan, window=self.trainer.accumulate_grad_batches, shuffle=True, stop=stop))
+        # A loader that is made anew within a run (reload_dataloaders_every_n_epochs) goes on; a checkpoint's state comes after this.
+        loader.load_state_dict({"epoch": self.trainer.current_epoch, "handed": 0})
+        return loader
 
-    def val_dataloader(self) -> FinetuneLoader | list[FinetuneLoader]:
-        return self._evaluation_loader("val") if "val" in self.stores else []
+    def val_dataloader(self) -> FinetuneLoader:
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> FinetuneLoader:
         return self._evaluation_loader("test")
@@ -174,16 +200,19 @@ class FinetuneData(LightningDataModule):
         return self._evaluation_loader("predict")
 
     def _evaluation_loader(self, name: str) -> FinetuneLoader:
-        return self._loader(name, Plan(**self._common(), batch_size=self.eval_batch_size))
+        return self._loader(name, self._plan(self.eval_batch_size))
 
-    def _common(self) -> dict[str, int | bool]:
+    def _plan(self, batch_size: int) -> Plan:
         assert self.trainer is not None
-        seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
-        cuda = self.trainer.strategy.root_device.type == "cuda"
-        return {
-            "seed": seed, "group": self.group_by_length, "workers": self.num_workers, "pin": cuda,
-            "rank": self.trainer.global_rank, "world": self.trainer.world_size,
-        }  # fmt: skip
+        return Plan(
+            batch_size=batch_size,
+            seed=self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            group=self.group_by_length,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            workers=self.num_workers,
+            pin=self.trainer.strategy.root_device.type == "cuda",
+        )
 
     def _loader(self, name: str, plan: Plan) -> FinetuneLoader:
         return FinetuneLoader(self.stores[name], partial(self.module.task.collate, tokenizer=self.module.tokenizer), plan)
@@ -208,11 +237,27 @@ class _Checked:
             yield number, row
 
 
+def code_fingerprint(kind: type) -> str:
+    """A hash of the source files that a task's class is made of, so that a changed plugin does not find its old tokens."""
+    digest = hashlib.sha256(ftlab.__version__.encode())
+    for base in kind.__mro__:
+        file = getattr(sys.modules.get(base.__module__), "__file__", None)
+        if file and base.__module__.partition(".")[0] not in sys.stdlib_module_names:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of everything that decides which ids a text gets."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    state = json.loads(backend.to_str()) if backend is not None else dict(tokenizer.get_vocab())
+    state: dict[str, object] = json.loads(backend.to_str()) if backend is not None else _python_state(tokenizer)
     # A call with truncation or padding leaves its settings in the backend; they are arguments, not identity.
     state.pop("truncation", None), state.pop("padding", None)
     special = json.dumps([type(tokenizer).__name__, tokenizer.special_tokens_map], sort_keys=True, default=str)
     return hashlib.sha256((json.dumps(state, sort_keys=True) + special).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _python_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
+    """A tokenizer written in Python keeps its rules in its arguments; paths among them are where it lies, not what it is."""
+    plain = {k: v for k, v in tokenizer.init_kwargs.items() if isinstance(v, bool | int | float)}
+    return {"vocabulary": tokenizer.get_vocab(), "arguments": plain}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ftlab.batch import Batch
@@ -48,7 +49,8 @@ class Plan:
 class FinetuneLoader:
     """Iterates over the micro-batches of one epoch after another.
 
-    Its state is (epoch, micro-batches handed out); what a worker fetched ahead does not count.
+    Its state is (epoch, micro-batches handed out); what a worker fetched ahead does not count. An epoch that was broken off is
+    over: the next iteration begins the next one, unless `load_state_dict` said where to go on.
 
     Args:
         store: The examples.
@@ -70,6 +72,7 @@ class FinetuneLoader:
             num_workers=plan.workers,
             persistent_workers=plan.workers > 0,
             pin_memory=plan.pin,
+            generator=torch.Generator(),  # else each iterator draws a number from the run's own, and a resumed run has one more
         )
 
     def __len__(self) -> int:
@@ -84,22 +87,24 @@ class FinetuneLoader:
             for batch in _stamped(window):
                 self._handed += 1
                 yield batch
-        self._epoch, self._handed = self._epoch + 1, 0
 
-    def _batches(self) -> list[list[int]]:
+    def _batches(self) -> list[Index]:
         plan = self.plan
         whole = epoch_batches(
             self.store.lengths, plan.batch_size * plan.world, seed=plan.seed, epoch=self._epoch, shuffle=plan.shuffle, group=plan.group
         )
-        return [_or_filler(rank_share(batch, plan.rank, plan.world)) for batch in whole]
+        return [rank_share(batch, plan.rank, plan.world) for batch in whole]
 
     def state_dict(self) -> dict[str, int]:
         """(epoch, micro-batches handed out in it)."""
         return {"epoch": self._epoch, "handed": self._handed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue where `state` was taken."""
+        """Continue where `state` was taken; the end of an epoch is the start of the next."""
         self._epoch, self._handed = state["epoch"], state["handed"]
+        last = len(self) if self.plan.stop is None else min(len(self), self.plan.stop)
+        if self._handed >= last:
+            self._epoch, self._handed = self._epoch + 1, 0
         self._resumed = True
 
 
@@ -107,10 +112,10 @@ class _Sampler:
     """A batch sampler that outlives an epoch, so that workers do too."""
 
     def __init__(self) -> None:
-        self.batches: list[list[int]] = []
+        self.batches: list[Index] = []
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+        return (_or_filler(rows) for rows in self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -140,7 +145,7 @@ class _Filling:
         batch = self.collate([e for _, e in examples])
         if examples[0][0] == _FILLER:
             return batch.unscored()
-        return replace(batch, tokens=sum(len(e["input_ids"]) for _, e in examples))
+        return replace(batch, tokens=sum(len(e["input_ids"]) for _, e in examples), index=tuple(i for i, _ in examples))
 
 
 def _windows(batches: Iterator[Batch], plan: Plan, handed: int) -> Iterator[list[Batch]]:

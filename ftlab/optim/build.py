@@ -30,10 +30,7 @@ def build_optimizer(chosen: OptimizerCallable | None, tuning: TuningStrategy, mo
         ConfigError: Nothing is trainable, or the optimiser refuses its values.
     """
     make: OptimizerCallable = chosen or (lambda groups: AdamW(groups, lr=tuning.traits.learning_rate))
-    try:
-        defaults = make([nn.Parameter(torch.zeros(1))]).defaults
-    except ValueError as error:
-        raise ConfigError(f"model.optimizer: {error}.") from error
+    defaults = defaults_of(make)
     lr, decay = defaults["lr"], defaults.get("weight_decay", 0.0)
     if not 0 < lr < float("inf"):
         raise ConfigError(f"model.optimizer.lr is {lr}; it must be a finite number above 0.")
@@ -44,3 +41,15 @@ def build_optimizer(chosen: OptimizerCallable | None, tuning: TuningStrategy, mo
     if defaults.get("fused") is None and defaults.get("foreach") is None and isinstance(make([nn.Parameter(torch.zeros(1))]), Adam | AdamW):
         groups = [{"fused": True, **group} for group in groups]
     return make(groups)
+
+
+def defaults_of(make: OptimizerCallable) -> dict[str, Any]:
+    """The arguments of an optimiser, found by making one over a single number.
+
+    Raises:
+        ConfigError: It refuses them.
+    """
+    try:
+        return make([nn.Parameter(torch.zeros(1))]).defaults
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model.optimizer refuses its arguments: {str(error).rstrip('.')}; `ftlab fit --model.optimizer.help NAME` lists them.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -11,10 +12,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ftlab.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Linear warm-up, then decay; one tick per optimiser step.
+
+    The decay is that of `transformers.get_scheduler`. Its warm-up begins with a learning rate of 0, which wastes the first step;
+    ours takes the same number of steps up to the peak and has no such step.
 
     Args:
         decay: linear or cosine down to `floor`, or constant.
@@ -27,7 +33,7 @@ class Schedule:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.warmup < 0 or (self.warmup >= 1 and self.warmup != int(self.warmup)):
+        if not 0 <= self.warmup < math.inf or (self.warmup >= 1 and self.warmup != int(self.warmup)):
             raise ConfigError(f"model.schedule.warmup is {self.warmup:g}; write a share below 1 or a whole number of optimiser steps.")
         if not 0 <= self.floor <= 1:
             raise ConfigError(f"model.schedule.floor is {self.floor:g}; it is a share between 0 and 1.")
@@ -54,4 +60,9 @@ class Schedule:
 
     def build(self, optimizer: Optimizer, total: int) -> LambdaLR:
         """The torch scheduler for a run of `total` optimiser steps."""
+        if self.warmup_steps(total) >= total > 1:
+            log.warning(
+                "model.schedule.warmup lasts %d of the run's %d optimiser steps, so the learning rate never reaches its peak",
+                self.warmup_steps(total), total,
+            )  # fmt: skip
         return LambdaLR(optimizer, lambda step: self.factor(step, total))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from ftlab.errors import ConfigError, suggest
+from ftlab.heads import body_of, output_of
+from ftlab.probe import probe_inputs, probing
 from ftlab.strategies.base import Traits, TuningStrategy
 from ftlab.strategies.targets import compiled, layer_list
 
@@ -61,21 +63,29 @@ def _unfreeze_matching(model: nn.Module, pattern: str) -> None:
 
 
 def _top(model: nn.Module, count: int) -> Iterator[nn.Module]:
-    """The head, and for a count above 0 the last layers and what stands beside the stack without holding an embedding."""
-    body = getattr(model, "base_model", model)
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    """The head, and for a count above 0 the last layers and whatever the model computes after them."""
+    body, output = body_of(model), output_of(model)
     yield from (m for m in model.children() if m is not body)
-    if isinstance(output, nn.Module):
+    if output is not None:
         yield output
     if count == 0:
         return
-    name, layers = layer_list(body)
+    _, layers = layer_list(body)
     if count > len(layers):
         raise ConfigError(f"model.tuning.last_layers is {count}; {type(model).__name__} has {len(layers)} layers.")
     yield from layers[-count:]
-    path = name.split(".")
-    for depth in range(len(path)):
-        parent = body.get_submodule(".".join(path[:depth]))
-        for child_name, child in parent.named_children():
-            if child_name != path[depth] and not any(isinstance(m, nn.Embedding) for m in child.modules()):
-                yield child
+    yield from _after(model, body, layers[-1])
+
+
+def _after(model: nn.Module, body: nn.Module, last: nn.Module) -> list[nn.Module]:
+    """The modules of the body that run after its last layer, such as the final norm and a pooler, found by running it."""
+    done: list[nn.Module] = []
+    handles = [m.register_forward_hook(lambda module, _, __: done.append(module)) for m in body.modules()]
+    try:
+        with probing(model):
+            model(**probe_inputs(model, model.config.get_text_config().vocab_size))  # type: ignore[union-attr, operator]
+    finally:
+        for handle in handles:
+            handle.remove()
+    around = {m for m in body.modules() if last in set(m.modules())}
+    return [m for m in done[done.index(last) + 1 :] if m not in around]

@@ -9,6 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ftlab.errors import ConfigError, suggest
+from ftlab.growth import GrownLinear
+from ftlab.heads import output_of
 
 
 def linear_names(model: nn.Module) -> list[str]:
@@ -17,12 +19,15 @@ def linear_names(model: nn.Module) -> list[str]:
 
 
 def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The stack of transformer layers: the longest module list, by name.
+    """The stack of transformer layers, by name: the longest module list that is not inside another one, as experts are.
 
     Raises:
         ConfigError: The model has none.
     """
-    stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    stacks: list[tuple[str, nn.ModuleList]] = []
+    for name, module in model.named_modules():  # parents come first
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer, _ in stacks):
+            stacks.append((name, module))
     if not stacks:
         raise ConfigError(f"{type(model).__name__} has no list of layers; choose its parameters by pattern instead.")
     return max(stacks, key=lambda pair: len(pair[1]))
@@ -46,27 +51,50 @@ def match_targets(
         key: What an error message calls `wanted`.
 
     Raises:
-        ConfigError: A name or the expression matches no linear map, or a layer does not exist.
+        ConfigError: A name or the expression matches no linear map or one tied to an embedding, or a layer does not exist.
     """
     inside = tuple(f"{name}." for name in heads)
-    linear = [n for n in linear_names(model) if n not in heads and not n.startswith(inside)]
+    linear = {_shown(model, n): n for n in linear_names(model) if n not in heads and not n.startswith(inside)}
     if wanted == "all-linear":
-        output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-        found = [n for n in linear if model.get_submodule(n) is not output]
+        output = output_of(model)
+        beside = set(output.modules()) if output is not None else set()
+        chosen = {n for n in linear if model.get_submodule(linear[n]) not in beside}
     elif isinstance(wanted, str):
-        pattern = compiled(wanted, key)
-        found = [n for n in linear if pattern.fullmatch(n)]
-        if not found:
+        chosen = {n for n in linear if compiled(wanted, key).fullmatch(n)}
+        if not chosen:
             raise ConfigError(f"{key} '{wanted}' matches no linear module; the model has {', '.join(leaf_names(linear))}.")
     else:
-        found = []
-        for name in wanted:
-            hits = [n for n in linear if n == name or n.endswith(f".{name}")]
-            if not hits:
-                raise ConfigError(f"{key} has '{name}', which matches no linear module; {suggest(name, leaf_names(linear), 5)}")
-            found += hits
-    found = [n for n in linear if n in set(found)]
-    return found if layers is None else _within(model, found, layers)
+        chosen = set().union(*(_named(name, linear, key) for name in wanted))
+    found = [linear[n] for n in linear if n in chosen]
+    if layers is not None:
+        found = _within(model, found, layers)
+    if not found:
+        raise ConfigError(f"{key} {wanted!r} leaves no linear module to adapt, layers being {layers}; choose other modules or layers.")
+    _refuse_shared(model, found, key)
+    return found
+
+
+def _named(name: str, linear: Collection[str], key: str) -> set[str]:
+    hits = {n for n in linear if n == name or n.endswith(f".{name}")}
+    if not hits:
+        raise ConfigError(f"{key} has '{name}', which matches no linear module; {suggest(name, leaf_names(linear), 5)}")
+    return hits
+
+
+def _shown(model: nn.Module, name: str) -> str:
+    """The name a module had before its vocabulary grew, which is what a configuration says."""
+    parent = name.rpartition(".")[0]
+    return parent if isinstance(model.get_submodule(parent), GrownLinear) else name
+
+
+def _refuse_shared(model: nn.Module, names: Iterable[str], key: str) -> None:
+    shared = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    for name in names:
+        if id(model.get_submodule(name).weight) in shared:
+            raise ConfigError(
+                f"{key} means '{_shown(model, name)}', which shares its weight with the input embedding, "
+                "so an update could not be merged; leave it out."
+            )
 
 
 def compiled(pattern: str, key: str) -> re.Pattern[str]:

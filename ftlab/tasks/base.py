@@ -120,7 +120,7 @@ def text_of(row: Row, column: str, number: int) -> str:
     """The text in a column.
 
     Raises:
-        DataError: The column is missing or does not hold text.
+        DataError: The column is missing or does not hold text that can be written as UTF-8.
     """
     if column not in row:
         raise DataError(f"row {number} has no column '{column}'; {suggest(column, row)}")
@@ -129,6 +129,10 @@ def text_of(row: Row, column: str, number: int) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError(f"row {number}, column '{column}' holds {type(value).__name__} {value!r:.60}, not text; name a text column.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"row {number}, column '{column}' holds half of a surrogate pair, not text; mend or remove the row.") from error
     return value
 
 
@@ -155,15 +159,19 @@ def with_text(rows: NumberedRows, column: str, empty: Literal["error", "skip"]) 
         log.warning("%d rows without text were skipped (model.task.empty: skip)", skipped)
 
 
+_CHARACTERS = 2**22
+"""Characters tokenised together; a tokenizer holds some 100 bytes per token until it has done them all."""
+
+
 def batched(rows: NumberedRows, size: int = 1000) -> Iterator[list[tuple[int, Row]]]:
-    """Cut an iterator of rows into lists, so that a tokenizer can work on many rows in parallel."""
+    """Cut an iterator of rows into lists, so that a tokenizer can work on many rows in parallel; long rows come in shorter lists."""
     chunk: list[tuple[int, Row]] = []
+    characters = 0
     for item in rows:
         chunk.append(item)
-        if len(chunk) == size:
+        characters += sum(len(value) for value in item[1].values() if isinstance(value, str))
+        if len(chunk) == size or characters >= _CHARACTERS:
             yield chunk
-            chunk = []
+            chunk, characters = [], 0
     if chunk:
         yield chunk
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ftlab.batch import IGNORE, Batch
-from ftlab.errors import ConfigError
+from ftlab.errors import ConfigError, DataError
+from ftlab.probe import probe_inputs, probing, same
 from ftlab.rows import Example, Stored
 from ftlab.tasks.base import NumberedRows, Outputs, Task, batched, text_of, with_text
 from ftlab.tasks.collate import pad
@@ -21,6 +23,8 @@ from ftlab.tasks.lm_head import LanguageHead, language_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,28 +54,56 @@ class CausalLM(Task):
         if self.block_size is not None and self.block_size < 2:
             raise ConfigError(f"model.task.block_size is {self.block_size}; it must be at least 2, one token to see and one to predict.")
 
+    def check(self, model: nn.Module) -> None:
+        inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+        other = {**inputs, "input_ids": torch.cat([inputs["input_ids"][:, :-1], inputs["input_ids"][:, :1]], dim=1)}
+        with probing(model):
+            before, after = (model(**i, use_cache=False).logits[:, :-1] for i in (inputs, other))
+        if not same(before, after):
+            raise ConfigError(
+                f"model.backbone.name is {model.config.name_or_path}, a {model.config.model_type} model that sees later tokens; "  # type: ignore[union-attr]
+                f"{type(self).__name__} needs a decoder, so name one or choose a task for encoders."
+            )
+
     def columns(self, labelled: bool) -> tuple[str, ...]:
         return (self.text_column,)
 
     def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
         size = self.block_size or max_length
         if size > max_length:
-            raise ConfigError(f"model.task.block_size is {size}, longer than the {max_length} tokens the model and data.max_length allow; lower it.")
+            raise ConfigError(f"model.task.block_size is {size}, above the {max_length} that the model and data.max_length allow; lower it.")
         documents = self._documents(rows, tokenizer)
         blocks = _blocks_across(documents, size) if self.cross_documents else _blocks_within(documents, size)
         for number, ids in blocks:
             yield {"input_ids": ids, "row": number}
 
     def _documents(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, list[int]]]:
-        eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+        added = tokenizer.num_special_tokens_to_add(pair=False)
+        skipped = 0
         for chunk in batched(with_text(rows, self.text_column, self.empty)):
             texts = [text_of(row, self.text_column, number) for number, row in chunk]
-            for (number, _), ids in zip(chunk, tokenizer(texts, verbose=False)["input_ids"], strict=True):
-                if bos is not None and ids[:2] == [bos, bos]:
-                    ids = ids[1:]  # the text spells the token that the tokenizer adds
-                if self.add_eos and eos is not None and ids[-1] != eos:
-                    ids = [*ids, eos]
-                yield number, ids
+            encoded = tokenizer(texts, verbose=False, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+            for (number, _), ids in zip(chunk, encoded, strict=True):
+                if len(ids) > added:
+                    yield number, self._ended(ids, tokenizer)
+                elif self.empty == "error":
+                    raise DataError(
+                        f"row {number}, column '{self.text_column}' has text of which the tokenizer makes no token; "
+                        "remove the row or set model.task.empty to skip."
+                    )
+                else:
+                    skipped += 1
+        if skipped:
+            log.warning("%d rows whose text has no token were skipped (model.task.empty: skip)", skipped)
+
+    def _ended(self, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """The ids of a document with one begin-of-sequence token where the tokenizer sets one, and one end-of-sequence token."""
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            ids = ids[1:]  # the text spells the token that the tokenizer adds
+        if eos is not None and ids[-2:] == [eos, eos]:
+            ids = ids[:-1]
+        return [*ids, eos] if self.add_eos and eos is not None and ids[-1] != eos else ids
 
     def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
         inputs = pad(examples, tokenizer)
@@ -114,10 +146,9 @@ def _scored(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, LanguageHea
     head = language_head(model)
     labels = batch.labels["lm"][:, 1:]
     keep = labels != IGNORE
-    if head is None:
-        states = model(**batch.inputs, use_cache=False).logits
-    else:
-        states = head.body(**batch.inputs, use_cache=False).last_hidden_state
+    body = model if head is None else head.body
+    outputs = body(**batch.inputs, use_cache=False)
+    states = outputs.logits if head is None else outputs.last_hidden_state
     return states[:, :-1][keep], labels[keep], head
 
 
@@ -137,8 +168,10 @@ def _blocks_across(documents: Iterable[tuple[int, list[int]]], size: int) -> Ite
 
 
 def _blocks_within(documents: Iterable[tuple[int, list[int]]], size: int) -> Iterator[tuple[int, list[int]]]:
+    single = 0
     for number, ids in documents:
-        for start in range(0, max(1, len(ids) - 1), size - 1):
-            block = ids[start : start + size]
-            if len(block) >= 2:
-                yield number, block
+        single += len(ids) == 1
+        for start in range(0, len(ids) - 1, size - 1):
+            yield number, ids[start : start + size]
+    if single:
+        log.warning("%d rows of a single token were skipped: there is nothing to predict in them", single)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Project = Callable[[Tensor], Tensor]
@@ -27,7 +28,7 @@ class _ChunkedSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
         hidden: Tensor,
         labels: Tensor,
@@ -38,26 +39,29 @@ class _ChunkedSum(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         wants_hidden = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         by_hidden = torch.empty_like(hidden) if wants_hidden else None
-        by_parameter = [torch.zeros_like(p) for p in parameters]
+        # In float32, because bfloat16 would lose what the later of many chunks add.
+        by_parameter = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]
         for start in range(0, len(labels), rows):
             piece = hidden[start : start + rows].detach().requires_grad_(wants_hidden)
             with torch.enable_grad():
                 loss = F.cross_entropy(project(piece).float(), labels[start : start + rows], reduction="sum")
-            found = torch.autograd.grad(loss, [piece, *parameters] if wants_hidden else parameters)
+            found = torch.autograd.grad(loss, [piece, *parameters] if wants_hidden else parameters, allow_unused=True)
             if by_hidden is not None:
                 by_hidden[start : start + rows] = found[0]
                 found = found[1:]
             for kept, new in zip(by_parameter, found, strict=True):
-                kept += new
+                if new is not None:
+                    kept += new
             total += loss.detach()
-        ctx.by_hidden, ctx.by_parameter = by_hidden, by_parameter  # type: ignore[attr-defined]
+        ctx.by_hidden, ctx.by_parameter, ctx.kinds = by_hidden, by_parameter, [p.dtype for p in parameters]  # type: ignore[attr-defined]
         return total
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        by_hidden, by_parameter = ctx.by_hidden, ctx.by_parameter  # type: ignore[attr-defined]
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, scale: Tensor) -> tuple[Tensor | None, ...]:
+        by_hidden, by_parameter, kinds = ctx.by_hidden, ctx.by_parameter, ctx.kinds  # type: ignore[attr-defined]
         first = None if by_hidden is None else by_hidden * scale.to(by_hidden.dtype)
-        return (first, None, None, None, *(g * scale.to(g.dtype) for g in by_parameter))
+        return (first, None, None, None, *((g * scale).to(kind) for g, kind in zip(by_parameter, kinds, strict=True)))
 
 
 def cross_entropy_sum(hidden: Tensor, labels: Tensor, project: Project, head: nn.Module, vocabulary: int) -> Tensor:
@@ -70,11 +74,11 @@ def cross_entropy_sum(hidden: Tensor, labels: Tensor, project: Project, head: nn
         head: The module behind `project`; its trainable parameters get their gradient.
         vocabulary: V, which sets the size of a chunk.
     """
-    if torch.is_grad_enabled() and len(labels):
+    if torch.is_grad_enabled():
         parameters = [p for p in head.parameters() if p.requires_grad]
-        if hidden.requires_grad or parameters:
+        if hidden.requires_grad or parameters:  # even without a position: every rank needs a loss to call backward on
             return _ChunkedSum.apply(hidden, labels, project, chunk_rows(vocabulary), *parameters)  # type: ignore[no-any-return,no-untyped-call]
-    return token_losses(hidden, labels, project, vocabulary).sum() + hidden.sum().float() * 0
+    return token_losses(hidden, labels, project, vocabulary).sum()
 
 
 @torch.no_grad()

@@ -9,6 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ftlab.heads import body_of, output_of
+from ftlab.probe import probe_inputs, probing, same
+
 log = logging.getLogger(__name__)
 
 
@@ -54,10 +57,9 @@ def language_head(model: nn.Module) -> LanguageHead | None:
 
 
 def _find(model: nn.Module) -> LanguageHead | None:
-    body = getattr(model, "base_model", model)
-    linear = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    body, linear = body_of(model), output_of(model)
     config = getattr(model, "config", None)
-    if body is model or not isinstance(linear, nn.Module) or config is None:
+    if body is model or linear is None or config is None:
         log.info("chunked loss: not applicable, %s has no separate body and output embedding", type(model).__name__)
         return None
     scaling = getattr(config, "logits_scaling", None)
@@ -71,16 +73,9 @@ def _find(model: nn.Module) -> LanguageHead | None:
     return None
 
 
-@torch.no_grad()
 def _agrees(model: nn.Module, head: LanguageHead) -> bool:
-    was_training = [(m, m.training) for m in model.modules()]
-    model.eval()  # dropout would draw random numbers and make the two passes differ
-    try:
-        device = next(head.linear.parameters()).device
-        ids = torch.arange(1, 5, device=device).remainder(head.vocabulary)[None]
-        expected = model(input_ids=ids, use_cache=False).logits.float()
-        got = head.project(head.body(input_ids=ids, use_cache=False).last_hidden_state).float()
-    finally:
-        for module, mode in was_training:
-            module.training = mode
-    return expected.shape == got.shape and torch.allclose(expected, got, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+    inputs = probe_inputs(model, head.vocabulary)
+    with probing(model):
+        expected: Tensor = model(**inputs, use_cache=False).logits
+        got = head.project(head.body(**inputs, use_cache=False).last_hidden_state)
+    return same(expected, got)

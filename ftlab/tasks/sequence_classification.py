@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +19,7 @@ from ftlab.rows import Example, Row, Stored
 from ftlab.tasks.base import NumberedRows, Outputs, Task, batched, text_of, with_text
 from ftlab.tasks.classification_metrics import classification_metrics
 from ftlab.tasks.collate import pad
-from ftlab.tasks.labels import collect, label_id, number_of, value_of
+from ftlab.tasks.labels import collect, flag_of, label_id, number_of, value_of
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -53,10 +54,25 @@ class SequenceClassification(Task):
     empty: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
-        if isinstance(self.label_column, list) and self.kind == "single":
-            raise ConfigError("model.task.label_column is a list while kind is single; set kind to multi or regression, or name one column.")
-        if self.labels is not None and self.kind == "single" and len(set(self.labels)) < 2:
-            raise ConfigError(f"model.task.labels is {self.labels}; name at least two different labels.")
+        columns = self._label_columns()
+        if self.kind == "single" and isinstance(self.label_column, list):
+            raise ConfigError("model.task.label_column is a list while kind is single; set kind to multi or regression, or name one.")
+        if not columns or len(set(columns)) < len(columns):
+            raise ConfigError(f"model.task.label_column is {columns}; name each label column once.")
+        if self.kind == "multi" and isinstance(self.label_column, list) and len(columns) < 2:
+            raise ConfigError(f"model.task.label_column is {columns} while kind is multi; name at least two, or set kind to single.")
+        self._check_labels(columns)
+
+    def _check_labels(self, columns: list[str]) -> None:
+        if self.labels is None:
+            return
+        if len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"model.task.labels is {self.labels}; name each label once.")
+        one_each = isinstance(self.label_column, list) or self.kind == "regression"
+        if one_each and len(self.labels) != len(columns):
+            raise ConfigError(f"model.task.labels has {len(self.labels)} names for {len(columns)} label columns; give one for each.")
+        if not one_each and len(self.labels) < 2:
+            raise ConfigError(f"model.task.labels is {self.labels}; name at least two labels, or set kind to regression.")
 
     def columns(self, labelled: bool) -> tuple[str, ...]:
         texts = (self.text_column,) if self.pair_column is None else (self.text_column, self.pair_column)
@@ -69,7 +85,7 @@ class SequenceClassification(Task):
         if self.labels is not None:
             return self
         if isinstance(self.label_column, list) or self.kind == "regression":
-            return replace(self, labels=list(self._label_columns()))
+            return replace(self, labels=self._label_columns())
         column = self.label_column
         values = ((n, value_of(row, column, n)) for n, row in rows())
         if self.kind == "multi":
@@ -87,22 +103,47 @@ class SequenceClassification(Task):
         }
 
     def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
-        cut = 0
-        for chunk in batched(with_text(rows, self.text_column, self.empty)):
-            texts = [text_of(row, self.text_column, n) for n, row in chunk]
-            pairs = None if self.pair_column is None else [text_of(row, self.pair_column, n) for n, row in chunk]
-            encoded = tokenizer(texts, pairs, verbose=False)
-            for i, (number, row) in enumerate(chunk):
-                fields = {name: encoded[name][i] for name in ("input_ids", "token_type_ids") if name in encoded}
-                if len(fields["input_ids"]) > max_length:
-                    cut += 1
-                    self._refuse_long(number, len(fields["input_ids"]), max_length)
-                    pair = None if pairs is None else pairs[i]
-                    shorter = tokenizer(texts[i], pair, truncation=True, max_length=max_length)
-                    fields = {name: shorter[name] for name in fields}
-                yield {**fields, "row": number, "label": self._label(row, number) if labelled else self._no_label()}
+        added = tokenizer.num_special_tokens_to_add(pair=self.pair_column is not None)
+        cut, blank = 0, 0
+        for number, row, fields in self._encoded(rows, tokenizer):
+            length = len(fields["input_ids"])
+            if length <= added:
+                self._refuse_blank(number)
+                blank += 1
+                continue
+            if length > max_length:
+                self._refuse_long(number, length, max_length)
+                fields = {name: ids[0] for name, ids in self._tokens([(number, row)], tokenizer, max_length).items()}
+                cut += 1
+            yield {**fields, "row": number, "label": self._label(row, number) if labelled else self._no_label()}
+        if blank:
+            log.warning("%d rows whose text has no token were skipped (model.task.empty: skip)", blank)
         if cut:
             log.warning("%d rows were cut to %d tokens (model.task.too_long: truncate)", cut, max_length)
+
+    def _encoded(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[int, Row, dict[str, list[int]]]]:
+        """(number, row, uncut token fields) of every row that has text."""
+        rows = with_text(rows, self.text_column, self.empty)
+        if self.pair_column is not None:
+            rows = with_text(rows, self.pair_column, self.empty)
+        for chunk in batched(rows):
+            encoded = self._tokens(chunk, tokenizer, None)
+            for i, (number, row) in enumerate(chunk):
+                yield number, row, {name: ids[i] for name, ids in encoded.items()}
+
+    def _tokens(self, chunk: list[tuple[int, Row]], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, list[list[int]]]:
+        """`input_ids` of some rows, and `token_type_ids` where the tokenizer makes them; cut to `limit` tokens."""
+        texts = [text_of(row, self.text_column, n) for n, row in chunk]
+        pairs = None if self.pair_column is None else [text_of(row, self.pair_column, n) for n, row in chunk]
+        encoded = tokenizer(texts, pairs, truncation=limit is not None, max_length=limit, return_attention_mask=False, verbose=False)
+        return {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+
+    def _refuse_blank(self, number: int) -> None:
+        if self.empty == "error":
+            raise DataError(
+                f"row {number}, column '{self.text_column}' has text of which the tokenizer makes no token; "
+                "remove the row or set model.task.empty to skip."
+            )
 
     def _refuse_long(self, number: int, length: int, limit: int) -> None:
         if self.too_long == "error":
@@ -117,7 +158,8 @@ class SequenceClassification(Task):
         if self.kind == "single":
             return label_id(values[0], names, number)
         if isinstance(self.label_column, list) or self.kind == "regression":
-            return [number_of(v, c, number) for v, c in zip(values, self._label_columns(), strict=True)]
+            read = number_of if self.kind == "regression" else flag_of
+            return [read(v, c, number) for v, c in zip(values, self._label_columns(), strict=True)]
         chosen = {label_id(v, names, number) for v in _several(values[0], self._label_columns()[0], number)}
         return [float(i in chosen) for i in range(len(names))]
 
@@ -125,8 +167,8 @@ class SequenceClassification(Task):
         return IGNORE if self.kind == "single" else [math.nan] * len(self.labels or [])
 
     def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
-        stored = [torch.as_tensor(e["label"]) for e in examples]
-        labels = torch.cat(stored).long() if self.kind == "single" else torch.stack(stored).float()
+        stored = np.stack([e["label"] for e in examples])  # a new array: torch warns of the store's, which cannot be written
+        labels = torch.from_numpy(stored).squeeze(1).long() if self.kind == "single" else torch.from_numpy(stored).float()
         rows = torch.tensor([int(e["row"][0]) for e in examples])
         return Batch(inputs=pad(examples, tokenizer), labels={"label": labels}, rows=rows)
 
@@ -152,7 +194,8 @@ class SequenceClassification(Task):
             return
         logits, labels = outputs.logits[keep], labels[keep]
         if self.kind == "regression":
-            metrics.update(logits.squeeze(-1), labels.squeeze(-1))
+            wide = logits.dtype if logits.device.type == "mps" else torch.float64
+            metrics.update(logits.squeeze(-1).to(wide), labels.squeeze(-1).to(wide))
         else:
             metrics.update(logits.sigmoid() if self.kind == "multi" else logits, labels.long())
 
@@ -161,7 +204,7 @@ class SequenceClassification(Task):
         logits: Tensor = model(**batch.inputs).logits.float()
         names = self.labels or []
         if self.kind == "regression":
-            return [dict(zip(names, row, strict=True)) for row in logits.tolist()]
+            return [{"scores": dict(zip(names, row, strict=True))} for row in logits.tolist()]
         scores = logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
         records: list[dict[str, object]] = []
         for row in scores.tolist():
@@ -175,5 +218,5 @@ class SequenceClassification(Task):
 
 def _several(value: object, column: str, number: int) -> list[object]:
     if not isinstance(value, list):
-        raise DataError(f"row {number}, column '{column}' holds {value!r:.60}; kind multi takes a list of labels or a list of label columns.")
+        raise DataError(f"row {number}, column '{column}' holds {value!r:.60}; kind multi takes a list of labels or label columns.")
     return value

@@ -11,7 +11,7 @@ from ftlab.errors import ConfigError, suggest
 from ftlab.testing.tokenizer import SPECIALS, byte_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 CONTEXT = 64
 """The longest input of every tiny model, in tokens."""
@@ -25,6 +25,15 @@ _SHAPE: dict[str, object] = {
     "initializer_range": 0.2,  # with the usual 0.02, so narrow a network hardly depends on its input
 }
 _GROUPED: dict[str, object] = {"num_key_value_heads": 2, "head_dim": 8}
+_DISENTANGLED: dict[str, object] = {  # as DeBERTa-v3 has it
+    "relative_attention": True,
+    "position_biased_input": False,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "pooler_hidden_size": 32,
+}
 
 _DECODERS: dict[str, dict[str, object]] = {
     "gemma": {**_SHAPE, **_GROUPED},
@@ -32,19 +41,13 @@ _DECODERS: dict[str, dict[str, object]] = {
     "gpt_neox": _SHAPE,
     "llama": {**_SHAPE, **_GROUPED},
     "mistral": {**_SHAPE, **_GROUPED, "sliding_window": 16},
-    "opt": {
-        "hidden_size": 32, "word_embed_proj_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48,
-        "max_position_embeddings": CONTEXT, "init_std": 0.2,
-    },  # fmt: skip
+    "opt": {**_SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32, "init_std": 0.2},
     "qwen2": {**_SHAPE, "num_key_value_heads": 2},
     "qwen3": {**_SHAPE, **_GROUPED},
 }
 _ENCODERS: dict[str, dict[str, object]] = {
     "bert": _SHAPE,
-    "deberta-v2": {
-        **_SHAPE, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "norm_rel_ebd": "layer_norm",
-        "share_att_key": True, "position_biased_input": False, "max_relative_positions": -1, "pooler_hidden_size": 32,
-    },  # fmt: skip
+    "deberta-v2": {**_SHAPE, **_DISENTANGLED},
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": CONTEXT, "initializer_range": 0.2},
     "electra": {**_SHAPE, "embedding_size": 16},
     "modernbert": {**_SHAPE, "local_attention": 16, "global_attn_every_n_layers": 2},
@@ -101,6 +104,8 @@ def tiny_model_folder(family: str, folder: Path, seed: int = 0, **settings: obje
     auto = AutoModelForCausalLM if family in _DECODERS else AutoModelForMaskedLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        auto.from_config(config).save_pretrained(folder)
-    byte_tokenizer(pairs=family in _ENCODERS, segments=int(getattr(config, "type_vocab_size", 0) or 0) > 1).save_pretrained(folder)
+        model: PreTrainedModel = auto.from_config(config)  # type: ignore[no-untyped-call]
+    model.save_pretrained(folder)
+    segments = (getattr(config, "type_vocab_size", None) or 0) > 1
+    byte_tokenizer(pairs=family in _ENCODERS, segments=segments).save_pretrained(folder)
     return folder

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ftlab.data.sources.base import DataSource
 from ftlab.data.sources.csv_file import Csv
+from ftlab.data.sources.file_source import FileSource
 from ftlab.data.sources.json_lines import JsonLines
 from ftlab.data.sources.labelled_files import LabelledFiles
+from ftlab.data.sources.parquet import Parquet
 from ftlab.data.sources.text_file import TextFile
 from ftlab.errors import ConfigError, DataError
+from ftlab.rows import Row
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +62,10 @@ def test_a_string_is_the_split_train_and_a_mapping_names_its_splits() -> None:
 
 
 @pytest.mark.parametrize("path", ["", {}, {"train": ""}, {"": "a.txt"}])
-def test_a_path_without_a_file_is_a_config_error(path: str | dict[str, str]) -> None:
+@pytest.mark.parametrize("kind", [TextFile, JsonLines, Csv, Parquet])
+def test_a_path_without_a_file_is_a_config_error(kind: type[TextFile | JsonLines | Csv | Parquet], path: str | dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="give a file, or a file for every split"):
-        TextFile(path=path)
+        kind(path=path)
 
 
 def test_an_unknown_split_names_the_nearest_and_all() -> None:
@@ -128,7 +134,7 @@ def test_a_character_cut_by_a_block_is_whole_or_named_by_its_first_byte() -> Non
     start = b"x" * ((1 << 20) - 2) + b"\n"
     write("a.txt", start + "é".encode() + b"\n")
     assert texts(TextFile(path="a.txt"))[1] == "é"
-    write("a.txt", start + b"\xc3\n")
+    write("a.txt", start + b"\xc3\nmore\n")
     assert f"line 2 is not utf-8: byte 0xc3 at offset {len(start)} " in sentence(TextFile(path="a.txt"))
     write("a.txt", start + b"\xc3")
     assert f"line 2 is not utf-8: byte 0xc3 at offset {len(start)} " in sentence(TextFile(path="a.txt"))
@@ -149,6 +155,9 @@ def test_encodings_are_read_and_bad_ones_refused() -> None:
     assert texts(TextFile(path="a.txt", encoding="utf-16")) == ["é", "b"]
     write("a.txt", "ab\n".encode("utf-16-le"))
     assert sentence(TextFile(path="a.txt", encoding="utf-16")).startswith("a.txt: line 1 is not utf-16: byte 0x61 at offset 0 ")
+    # A decoder that is halfway between two alphabets when it fails.
+    write("a.txt", b'abc\n\x1b$B$"\x80\n')
+    assert sentence(TextFile(path="a.txt", encoding="iso2022_jp")).startswith("a.txt: line 2 is not iso2022_jp: byte 0x80 at offset 9 ")
     for name in ("utf-9", "hex", ""):
         for kind in (TextFile, JsonLines, Csv):
             with pytest.raises(ConfigError) as caught:
@@ -159,6 +168,8 @@ def test_encodings_are_read_and_bad_ones_refused() -> None:
 def test_a_byte_order_mark_is_dropped_once_and_only_at_the_start() -> None:
     write("a.txt", "\ufeffone\n\ufefftwo\n")
     assert texts(TextFile(path="a.txt")) == ["one", "\ufefftwo"]
+    write("a.txt", b"x" * ((1 << 20) - 1) + b"\n" + "\ufefftwo".encode())
+    assert texts(TextFile(path="a.txt"))[1] == "\ufefftwo"
     assert rows(JsonLines(path=write("a.jsonl", '\ufeff{"a": 1}\n'))) == [{"a": 1}]
     assert rows(Csv(path=write("a.csv", "\ufeffa\n1\n"))) == [{"a": "1"}]
 
@@ -241,10 +252,31 @@ def test_labelled_files_come_label_by_label() -> None:
 )
 def test_fingerprints_differ_between_ways_of_reading(changed: DataSource) -> None:
     write("a.csv", "a,b\n1,2\n")
-    others: list[DataSource] = [Csv(path="a.csv"), TextFile(path="a.csv", unit="paragraph"), LabelledFiles(path={"z": "a.csv"})]
+    others: list[DataSource] = [
+        Csv(path="a.csv"),
+        TextFile(path="a.csv", unit="paragraph"),
+        LabelledFiles(path={"z": "a.csv"}),
+        LabelledFiles(path={"x": "a.csv"}, unit="paragraph"),
+    ]
     prints = [source.fingerprint("train") for source in (changed, *others)]
     assert len(set(prints)) == len(prints)
     assert all(len(value) == 64 for value in prints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upper(FileSource):
+    """A source of somebody else's, with the fields of JsonLines."""
+
+    encoding: str = "utf-8"
+
+    def read(self, path: str) -> Iterator[Row]:
+        yield {"text": Path(path).read_text(self.encoding).upper()}
+
+
+def test_fingerprints_differ_between_classes_with_the_same_fields() -> None:
+    write("a.csv", "{}")
+    assert rows(Upper(path="a.csv")) == [{"text": "{}"}]
+    assert Upper(path="a.csv").fingerprint("train") != JsonLines(path="a.csv").fingerprint("train")
 
 
 def test_fingerprints_follow_bytes_and_not_times_or_places() -> None:

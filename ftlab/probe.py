@@ -1,0 +1,47 @@
+"""Asking a model a question with four tokens, without leaving a trace in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def probing(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, and no cached casts; every module's own mode is restored afterwards.
+
+    Dropout would draw random numbers. Autocast would keep the casts that it makes without gradients, and a training step
+    that follows in the same autocast region would then train nothing.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    kind = device_of(model).type
+    model.eval()
+    try:
+        precision = torch.get_autocast_dtype(kind)
+        with torch.no_grad(), torch.autocast(kind, dtype=precision, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def probe_inputs(model: nn.Module, vocabulary: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` (1, 4): four different tokens, as far as V allows."""
+    ids = torch.arange(4, 8, device=device_of(model)).remainder(vocabulary)[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def same(expected: Tensor, got: Tensor) -> bool:
+    """Whether two tensors are equal but for the rounding of their type."""
+    if expected.shape != got.shape:
+        return False
+    tolerance = max(1e-5, 4 * torch.finfo(expected.dtype).eps) * float(expected.abs().max())
+    return torch.allclose(expected.float(), got.float(), rtol=0.0, atol=tolerance)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is."""
+    return next(model.parameters()).device
