@@ -44,8 +44,8 @@ def entries(kind: str | None = None) -> list[Entry]:
         kind: Only this one.
     """
     found = [*(_entry(p) for p in registry.plugins(kind)), *(_faulty(p) for p in registry.faulty(kind))]
-    order = list(registry.KINDS)
-    return sorted(found, key=lambda e: (order.index(e.plugin.kind) if e.plugin.kind in order else len(order), e.plugin.name, e.plugin.package))
+    order = {name: place for place, name in enumerate(registry.KINDS)}
+    return sorted(found, key=lambda e: (order.get(e.plugin.kind, len(order)), e.plugin.name, e.plugin.package))
 
 
 def _faulty(plugin: Plugin) -> Entry:

@@ -57,6 +57,16 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         raise refusal(message, self.values) from ex
 
+    def add_lightning_class_args(  # type: ignore[override]  # of what Lightning takes, ftlab passes classes alone
+        self, lightning_class: type, nested_key: str, subclass_mode: bool = False, required: bool = True
+    ) -> list[str]:
+        """As Lightning's, but no value is the name of a further file, which `preflight` would not have read."""
+        trainer = issubclass(lightning_class, Trainer)
+        names: list[str] = self.add_class_arguments(
+            lightning_class, nested_key, fail_untyped=not trainer, instantiate=not trainer, sub_configs=False
+        )
+        return names
+
 
 class FinetuneCLI(LightningCLI):
     """The command line of one command.
@@ -100,6 +110,7 @@ class FinetuneCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         for each in (parser, self._subcommand_parsers[self.command]):
+            assert isinstance(each, Parser)
             each.values = self.values
         self.config = parser.parse_args(args)
 

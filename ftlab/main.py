@@ -23,6 +23,8 @@ COMMANDS = {
 """Command → (module with `run(name, arguments)`, what it does)."""
 
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141
+"""What a shell reports for a program whose reader went away."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,11 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [w for w in words if w != "--debug"]
     try:
         return _dispatch(words)
-    except SystemExit as leave:  # the parser has printed its help
+    except SystemExit as leave:  # a parser has printed its help, or Lightning has been interrupted
+        if isinstance(leave.__context__, KeyboardInterrupt):
+            return _interrupted()
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     except KeyboardInterrupt:
-        print("ftlab: interrupted.", file=sys.stderr)
-        return _INTERRUPTED
+        return _interrupted()
+    except BrokenPipeError:  # `ftlab list | head`; the interpreter would complain again when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
     except Exception as error:
         return _report(error, debug)
 
@@ -77,6 +83,11 @@ def usage() -> str:
     )
 
 
+def _interrupted() -> int:
+    print("ftlab: interrupted.", file=sys.stderr)
+    return _INTERRUPTED
+
+
 def _report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
@@ -85,7 +96,8 @@ def _report(error: Exception, debug: bool) -> int:
         print(f"{details}ftlab: error: {error}", file=sys.stderr)
         return error.exit_code
     first = (str(error).strip() or "no message").splitlines()[0]
-    print(f"ftlab: bug or unexpected fault: {type(error).__name__}: {first[:500]}\nRun again with --debug for the traceback.", file=sys.stderr)
+    print(f"ftlab: bug or unexpected fault: {type(error).__name__}: {first[:500]}", file=sys.stderr)
+    print("Run again with --debug for the traceback.", file=sys.stderr)
     return 1
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ftlab import registry, source
-from ftlab.type_words import wanted
 from ftlab.errors import ConfigError, FtlabError, SecurityError, suggest
 from ftlab.given import SLOTS, Given
 from ftlab.keys import CLASS_KEYS, parameter
 from ftlab.scope import UnreadableError
+from ftlab.type_words import wanted
 
 # The grammar of jsonargparse's messages; inner parsers' messages stand inside those of outer ones.
 _KEY = re.compile(r'Parser key "([^"]+)"')
@@ -55,7 +55,8 @@ def refusal(message: str, values: Sequence[Given]) -> FtlabError:
 
 
 def _security(key: str, path: str) -> SecurityError:
-    return SecurityError(f"{key or 'the configuration'} names {path}, which a configuration may not name; use an installed plugin or --plugin.")
+    where = key or "the configuration"
+    return SecurityError(f"{where} names {path}, which a configuration may not name; use an installed plugin or --plugin.")
 
 
 def _missing(prefix: str, names: str) -> str:

@@ -65,7 +65,9 @@ def check(values: Sequence[Given], command: str) -> list[registry.Plugin]:
 def _refuse_secret(item: Given) -> None:
     key = redact.secret_in(item.value, item.key)
     if key is not None:
-        raise ConfigError(f"{key} holds what looks like a token or password; remove it here and set HF_TOKEN or WANDB_API_KEY in the environment.")
+        raise ConfigError(
+            f"{key} holds what looks like a token or password; remove it and set HF_TOKEN or WANDB_API_KEY in the environment."
+        )
 
 
 def _check_slot(item: Given, slot: str, chosen: dict[str, registry.Plugin]) -> list[registry.Plugin]:

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 
-_LOGGERS = ("lightning.pytorch", "lightning.fabric", "bitsandbytes", "torch.distributed")
+_LOGGERS = ("lightning.pytorch", "lightning.fabric", "bitsandbytes", "huggingface_hub", "torch.distributed")
 _WARNINGS = (
     r".*does not have many workers which may be a bottleneck.*",  # workers are data.num_workers, and its default is meant
     r".*The `?srun`? command is available on your system but is not used.*",
@@ -21,7 +21,7 @@ _WARNINGS = (
 def quiet() -> None:
     """Raise the level of chatty loggers and filter warnings that ask for nothing."""
     for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR if name == "bitsandbytes" else logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR if name in ("bitsandbytes", "huggingface_hub") else logging.WARNING)
     for pattern in _WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     # Tokenizers run in parallel before workers are forked; workers never tokenise.

@@ -112,7 +112,9 @@ def _enter(found: Scope, node: ast.stmt, package: str) -> None:
         origin = _absolute(node, package)
         found.imported.update({a.asname or a.name: (origin, a.name) for a in node.names})
     elif isinstance(node, ast.Import):
-        found.imported.update({a.asname or a.name.partition(".")[0]: (a.name if a.asname else a.name.partition(".")[0], "") for a in node.names})
+        for name in node.names:
+            first = name.name.partition(".")[0]
+            found.imported[name.asname or first] = (name.name if name.asname else first, "")
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

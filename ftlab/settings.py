@@ -58,7 +58,7 @@ def _check_monitors(config: Any) -> None:
         monitor = callback.get("init_args", {}).get("monitor")
         if isinstance(monitor, str) and monitor.startswith("val_"):
             name = callback.class_path.rpartition(".")[2]
-            raise ConfigError(f"trainer.callbacks has {name} on {monitor}, but data.val_split is null; set data.val_split, or watch train_loss.")
+            raise ConfigError(f"trainer.callbacks has {name} on {monitor}, but data.val_split is null; set it, or watch train_loss.")
 
 
 def _check_learning_rate(optimizer: Any) -> None:

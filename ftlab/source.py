@@ -165,19 +165,20 @@ def _fields(cls: _Class) -> Iterator[Parameter]:
         kind = node.annotation.value if isinstance(node.annotation, ast.Subscript) else node.annotation
         options = _field_options(node.value)
         if ast.unparse(kind).rpartition(".")[2] not in ("ClassVar", "KW_ONLY") and options.get("init") != "False":
-            default = options.get("default", options.get("default_factory")) if options else None if node.value is None else ast.unparse(node.value)
-            yield _parameter(cls.module, node.target.id, node.annotation, default, texts)
+            yield _parameter(cls.module, node.target.id, node.annotation, options.get("default", options.get("default_factory")), texts)
 
 
 def _field_options(value: ast.expr | None) -> dict[str, str]:
-    """What `dataclasses.field(...)` is called with; a factory such as `list` reads `list()`."""
-    if not (isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == "field"):
+    """What `dataclasses.field(...)` is called with, a plain value as its default; the factories `list` and `dict` read `[]` and `{}`."""
+    if value is None:
         return {}
+    if not (isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == "field"):
+        return {"default": ast.unparse(value)}
     empty = {"list": "[]", "dict": "{}"}
     found = {k.arg: ast.unparse(k.value) for k in value.keywords if k.arg}
     if "default_factory" in found:
         found["default_factory"] = empty.get(found["default_factory"], f"{found['default_factory']}()")
-    return found or {"init": "True"}
+    return found
 
 
 def _initializer(cls: _Class) -> list[Parameter] | None:
@@ -185,16 +186,16 @@ def _initializer(cls: _Class) -> list[Parameter] | None:
     if node is None:
         return None
     texts = {**_argument_texts(cls.node), **_argument_texts(node)}
-    plain = node.args.args[1:]
-    defaults: list[ast.expr | None] = [*[None] * (len(plain) - len(node.args.defaults)), *node.args.defaults][-len(plain) :] if plain else []
-    pairs = [*zip(plain, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    plain = [*node.args.posonlyargs, *node.args.args][1:]
+    required: list[ast.expr | None] = [None] * (len(plain) - len(node.args.defaults))
+    pairs = [*zip(plain, [*required, *node.args.defaults], strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
     return [_parameter(cls.module, a.arg, a.annotation, None if d is None else ast.unparse(d), texts) for a, d in pairs]
 
 
 def _parameter(module: str, name: str, annotation: ast.expr | None, default: str | None, texts: Mapping[str, str]) -> Parameter:
     full = None if annotation is None else _Aliases(module).visit(_unquoted(annotation))
     cls = None if full is None else _class_in(module, full)
-    return Parameter(name=name, annotation=full, default=default, text=texts.get(name, ""), nested=cls and cls.path)
+    return Parameter(name=name, annotation=full, default=default, text=texts.get(name, ""), nested=cls.path if cls else None)
 
 
 def _class_in(module: str, annotation: ast.expr) -> _Class | None:
@@ -217,7 +218,7 @@ class _Aliases(ast.NodeTransformer):
         self.module = module
         self.depth = depth
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802  # the name is ast's
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         found = _alias(self.module, node.id) if self.depth < _DEEPEST_ALIAS else None
         if found is None:
             return node

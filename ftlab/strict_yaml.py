@@ -24,12 +24,13 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise _RefusedError(problem="an alias (*name) is not allowed; write the value out", problem_mark=event.start_mark)
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > _DEEPEST:
-            raise _RefusedError(problem=f"nested more than {_DEEPEST} levels deep", problem_mark=self.peek_event().start_mark)
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _RefusedError(problem=f"nested more than {_DEEPEST} levels deep", problem_mark=event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
@@ -54,7 +55,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         raw = _bytes(path)
-        value = yaml.load(raw.decode("utf-8-sig"), _Loader)  # noqa: S506  # a SafeLoader
+        value = yaml.load(raw.decode("utf-8-sig"), _Loader)  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}; name a YAML file.") from error
     except UnicodeDecodeError as error:
@@ -74,7 +75,7 @@ def value(text: str, option: str) -> Any:
         ConfigError: It has a key twice, an alias inside a mapping, or is nested too deep.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+        return yaml.load(text, _Loader)  # a SafeLoader
     except _RefusedError as error:
         if text.lstrip()[:1] in ("{", "["):
             raise ConfigError(f"{option}: {error.problem}.") from error

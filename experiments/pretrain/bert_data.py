@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ftlab.data.sources.python_docs import Part, documents, in_split
 
 IGNORE = -100
+MASKED = 0.15
 # A longer paragraph would leave no room for the second segment.
 UNIT = 48
 Units = list[list[int]]
@@ -64,25 +65,15 @@ def _end(units: Units, start: int, room: int) -> int:
     return start
 
 
-def batches(
-    found: list[Pair], size: int, tokenizer: PreTrainedTokenizerBase, dice: torch.Generator, share: float = 0.15
-) -> Iterator[dict[str, Tensor]]:
-    """Padded batches with fresh masks: `input_ids`, `token_type_ids`, `attention_mask`, `labels`, `next_sentence_label`.
-
-    Args:
-        found: The pairs, in order.
-        size: Pairs in a batch.
-        tokenizer: Whose special tokens are used.
-        dice: Where the masks come from.
-        share: Share of the tokens that is scored.
-    """
+def batches(found: list[Pair], size: int, tokenizer: PreTrainedTokenizerBase, dice: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    """Padded batches with fresh masks: `input_ids`, `token_type_ids`, `attention_mask`, `labels`, `next_sentence_label`."""
     for i in range(0, len(found), size):
         chunk = found[i : i + size]
         built = [_joined(first, second, tokenizer) for first, second, _ in chunk]
         width = max(len(ids) for ids, _ in built)
         ids = torch.tensor([ids + [tokenizer.pad_token_id] * (width - len(ids)) for ids, _ in built])
         types = torch.tensor([types + [0] * (width - len(types)) for _, types in built])
-        inputs, labels = masked(ids, tokenizer, dice, share)
+        inputs, labels = masked(ids, tokenizer, dice)
         yield {
             "input_ids": inputs,
             "token_type_ids": types,
@@ -97,10 +88,10 @@ def _joined(first: list[int], second: list[int], tokenizer: PreTrainedTokenizerB
     return ids, [0] * (len(first) + 2) + [1] * (len(second) + 1)
 
 
-def masked(ids: Tensor, tokenizer: PreTrainedTokenizerBase, dice: torch.Generator, share: float) -> tuple[Tensor, Tensor]:
-    """Inputs and labels (B, T): of the scored tokens 80 % become [MASK], 10 % a random token, and the others stay."""
+def masked(ids: Tensor, tokenizer: PreTrainedTokenizerBase, dice: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Inputs and labels (B, T): 15 % of the tokens are scored; of those 80 % become [MASK], 10 % a random token."""
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-    chosen = (torch.rand(ids.shape, generator=dice) < share) & ~special
+    chosen = (torch.rand(ids.shape, generator=dice) < MASKED) & ~special
     kind = torch.rand(ids.shape, generator=dice)
     anything = torch.randint(len(tokenizer.all_special_ids), len(tokenizer), ids.shape, generator=dice)
     inputs = ids.masked_fill(chosen & (kind < 0.8), tokenizer.mask_token_id)

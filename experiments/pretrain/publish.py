@@ -1,4 +1,4 @@
-"""Stores a trained model as a shipped asset: `python publish.py MODEL_FOLDER ASSET_FOLDER`."""
+"""Stores a trained model as a shipped asset: `python publish.py MODEL_FOLDER ASSET_FOLDER [CHECKPOINT]`."""
 
 from __future__ import annotations
 
@@ -40,12 +40,24 @@ def publish(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Pat
         raise SystemExit(f"{out} has {size} bytes, more than {LIMIT}.")
 
 
-def main(source: Path, out: Path) -> None:
-    """Publish the model and the tokenizer in one folder."""
-    config = AutoConfig.from_pretrained(source)
-    model_class = getattr(transformers, config.architectures[0])
-    publish(model_class.from_pretrained(source), AutoTokenizer.from_pretrained(source), out)
+def trained(folder: Path, checkpoint: Path) -> PreTrainedModel:
+    """The model that `folder` configures, with all its weights from a checkpoint of `ftlab fit`."""
+    model = _class_of(folder)(AutoConfig.from_pretrained(folder))
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in stored.items()})
+    return model
+
+
+def _class_of(folder: Path) -> type[PreTrainedModel]:
+    found: type[PreTrainedModel] = getattr(transformers, AutoConfig.from_pretrained(folder).architectures[0])
+    return found
+
+
+def main(folder: Path, out: Path, *checkpoint: Path) -> None:
+    """Publish the weights of the checkpoint, else those of the folder, with the folder's configuration and tokenizer."""
+    model = trained(folder, *checkpoint) if checkpoint else _class_of(folder).from_pretrained(folder)
+    publish(model, AutoTokenizer.from_pretrained(folder), out)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

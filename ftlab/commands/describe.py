@@ -15,7 +15,7 @@ from ftlab.source import Parameter
 _KINDS = {"strategies": "strategy", "tasks": "task", "data": "data source"}
 _TASK_FACTS = ("heads", "auto_class")
 _SHOWN = 2
-"""Fields in the example."""
+"""Fields in the example of a class that needs none."""
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -108,11 +108,11 @@ def _page(entry: Entry, record: dict[str, object]) -> str:
 
 
 def _examples(entry: Entry) -> list[tuple[str, str]]:
-    """(field, value) of an example: what must be set, then the first of the others."""
+    """(field, value) of an example: what must be set, else the first fields."""
     parameters = _parameters(entry)
     required = [p for p in parameters if p.default is None]
     others = [p for p in parameters if p.default not in (None, "None")]
-    return [(p.name, _yaml_value(p)) for p in (*required, *others[: max(0, _SHOWN - len(required))])]
+    return [(p.name, _yaml_value(p)) for p in (required or others[:_SHOWN])]
 
 
 def _yaml(entry: Entry) -> str:

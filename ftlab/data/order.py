@@ -11,9 +11,6 @@ _POOL = 200
 """Global batches that are sorted by length together: padding then stays below 4 % where rows are many, and a row's neighbours
 are still drawn anew each epoch."""
 
-_JITTER = 0.01
-"""Relative noise on the lengths that are sorted: in a split of a single pool the same rows would else meet in every epoch."""
-
 
 def epoch_batches(lengths: Index, batch: int, *, seed: int, epoch: int, shuffle: bool, group: bool) -> list[Index]:
     """The global batches of an epoch, each an array of row indices; only the last one may be short.
@@ -32,9 +29,8 @@ def epoch_batches(lengths: Index, batch: int, *, seed: int, epoch: int, shuffle:
     order = random.permutation(len(lengths))
     if not group:
         return _cut(order, batch)
-    noisy = lengths[order] * np.exp(_JITTER * random.standard_normal(len(order)))
     size = _pool_rows(len(order), batch)
-    parts = [order[i : i + size][np.argsort(-noisy[i : i + size], kind="stable")] for i in range(0, len(order), size)]
+    parts = [_by_length(order[i : i + size], lengths, batch, random) for i in range(0, len(order), size)]
     return _mixed(_cut(np.concatenate([order[:0], *parts]), batch), batch, random)
 
 
@@ -53,6 +49,12 @@ def _fixed(lengths: Index, batch: int, group: bool) -> list[Index]:
 
 def _cut(order: Index, batch: int) -> list[Index]:
     return [order[i : i + batch] for i in range(0, len(order), batch)]
+
+
+def _by_length(pool: Index, lengths: Index, batch: int, random: np.random.Generator) -> Index:
+    """The longest rows first, each moved by up to a batch: where there is one pool, the same rows would else meet in every epoch."""
+    ranked = pool[np.argsort(-lengths[pool], kind="stable")]
+    return ranked[np.argsort(np.arange(len(ranked)) + batch * random.random(len(ranked)), kind="stable")]
 
 
 def _pool_rows(count: int, batch: int) -> int:

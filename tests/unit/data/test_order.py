@@ -45,7 +45,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 def test_a_row_meets_other_rows_in_the_next_epoch(count: int) -> None:
     lengths = log_normal(count)
     first, second = ({frozenset(b) for b in batches(lengths, 8, epoch)} for epoch in (0, 1))
-    assert len(first & second) < 0.05 * len(first)
+    assert len(first & second) < 0.06 * len(first)
 
 
 def test_grouped_batches_do_not_come_by_length() -> None:
