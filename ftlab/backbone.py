@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ftlab.errors import CheckpointError, ConfigError, SecurityError
+from ftlab import hub
+from ftlab.errors import ConfigError
 from ftlab.hub import explained
+from ftlab.vetting import refuse_code, require_weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ASSETS = Path(__file__).parent / "assets"
-
-_PLAIN_IMPLEMENTATIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "grouped_mm", "batched_mm")
-"""What a stored configuration may name as an implementation; any other word can be a repository of code."""
 
 _POSITIONS_AFTER_PADDING = frozenset({
     "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta", "roberta-prelayernorm",
@@ -69,13 +67,18 @@ class Backbone:
 
         place, revision = (self.tokenizer, None) if self.tokenizer else (self.name, self.revision)
         with explained(place, "tokenizer"):
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_location(place), revision=revision, trust_remote_code=False)
+            location = _location(place)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                location, revision=revision, trust_remote_code=False, local_files_only=_only_here(location)
+            )
         known = tokenizer.get_vocab() if self.new_tokens else {}
         for token in self.new_tokens:
             if token in known or self.new_tokens.count(token) > 1:
                 raise ConfigError(f"model.backbone.new_tokens has {token!r} twice, or the tokenizer of {place} has it already; remove it.")
-        if self.new_tokens:
-            tokenizer.add_tokens(list(self.new_tokens))
+        if tokenizer.add_tokens(list(self.new_tokens)) != len(self.new_tokens):
+            raise ConfigError(
+                f"model.backbone.new_tokens is {self.new_tokens}, of which the tokenizer of {place} cannot add all; write plain words."
+            )
         if self.pad_token != "auto":
             tokenizer.add_special_tokens({"pad_token": self.pad_token})
         elif tokenizer.pad_token is None:
@@ -98,8 +101,10 @@ class Backbone:
 
         location = _location(self.name)
         with explained(self.name, "configuration"):
-            stored, _ = PretrainedConfig.get_config_dict(location, revision=self.revision)
-            _refuse_code(stored, self.name)
+            stored, _ = PretrainedConfig.get_config_dict(location, revision=self.revision, local_files_only=_only_here(location))
+            if not isinstance(stored, dict):
+                raise ConfigError(f"{self.name}: its configuration cannot be loaded: config.json holds no object.")
+            refuse_code(stored, self.name)
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 location, revision=self.revision, trust_remote_code=False, local_files_only=True
             )
@@ -145,15 +150,20 @@ class Backbone:
             )
         if self.fresh:
             with explained(self.name, "fresh weights"):
-                model = auto.from_config(config, dtype=None if dtype == "auto" else dtype, trust_remote_code=False, **extra)
+                model = auto.from_config(config, dtype=config.dtype if dtype == "auto" else dtype, trust_remote_code=False, **extra)
             return self._finish(model), set()
-        self._require_weights()
+        location = _location(self.name)
+        require_weights(Path(location), self.name, self.pickled_weights)
+        here = _only_here(location)
         with explained(self.name, "weights"):
             model, report = auto.from_pretrained(
-                _location(self.name), config=config, revision=self.revision, dtype=dtype, trust_remote_code=False,
+                location, config=config, revision=self.revision, dtype=dtype, trust_remote_code=False,
+                local_files_only=here, adapter_kwargs={"local_files_only": here},
                 use_safetensors=None if self.pickled_weights else True, ignore_mismatched_sizes=True,
                 output_loading_info=True, **extra, **options,
             )  # fmt: skip
+        if getattr(model, "_hf_peft_config_loaded", False):  # transformers then reads the base that the adapter names
+            raise ConfigError(f"model.backbone.name {self.name} holds an adapter; name the model that it belongs to.")
         mismatched = {entry[0] for entry in report["mismatched_keys"]}
         return self._finish(model), set(report["missing_keys"]) | mismatched
 
@@ -167,28 +177,6 @@ class Backbone:
         model.train()
         return model
 
-    def _require_weights(self) -> None:
-        folder = Path(_location(self.name))
-        if not folder.is_dir() or (folder / "model.safetensors").is_file():
-            return
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
-            absent = sorted({s for s in shards if not (folder / s).is_file()})
-            if absent:
-                raise CheckpointError(
-                    f"model.backbone.name {self.name} lacks {absent[0]}, which {index.name} names; fetch or write the weights again."
-                )
-            return
-        pickled = sorted(p.name for p in folder.glob("pytorch_model.bin*"))
-        if pickled and self.pickled_weights:
-            return
-        found = f"only {pickled[0]}, which needs model.backbone.pickled_weights" if pickled else "no weights"
-        raise ConfigError(
-            f"model.backbone.name {self.name} holds {found}; "
-            "it needs a model.safetensors file, or set model.backbone.fresh to true for random weights."
-        )
-
 
 def _recompute_activations(model: PreTrainedModel) -> None:
     how = {"use_reentrant": False}
@@ -199,29 +187,6 @@ def _recompute_activations(model: PreTrainedModel) -> None:
     # The hook makes the embedding's output require a gradient, which only the reentrant kind needs; a frozen stack is then
     # not run through backwards.
     model.disable_input_require_grads()
-
-
-def _refuse_code(stored: Mapping[str, object], name: str) -> None:
-    """Refuse a configuration that would bring its own code.
-
-    Raises:
-        SecurityError: It does.
-    """
-    from transformers import CONFIG_MAPPING
-
-    if "auto_map" in stored and stored.get("model_type") not in CONFIG_MAPPING:
-        raise SecurityError(
-            f"{name}/config.json needs code of its own (auto_map), which ftlab never runs; name a model that transformers has."
-        )
-    for key in ("_attn_implementation_internal", "_experts_implementation_internal"):
-        if key in stored:
-            raise SecurityError(f"{name}/config.json sets {key}, which can load foreign code; remove the key.")
-    for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
-        if stored.get(key) not in _PLAIN_IMPLEMENTATIONS:
-            raise SecurityError(f"{name}/config.json sets {key} to {stored[key]!r}, which can load foreign code; remove the key.")
-    for inner in stored.values():
-        if isinstance(inner, Mapping):
-            _refuse_code(inner, name)
 
 
 def _location(name: str) -> str:
@@ -241,3 +206,7 @@ def _location(name: str) -> str:
     if looks_local and not path.is_dir():
         raise ConfigError(f"model.backbone.name {name} is not a folder; write an existing folder or a hub id of the form org/name.")
     return str(path) if path.is_dir() else name
+
+
+def _only_here(location: str) -> bool:
+    return Path(location).is_dir() or not hub.answers()

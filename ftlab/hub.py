@@ -4,11 +4,42 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pickle import UnpicklingError
 
 from ftlab.errors import CheckpointError, ConfigError, EnvironmentFault, FtlabError
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 10.0
+"""Seconds that a connection to the hub may take."""
+
+
+def answers() -> bool:
+    """Whether the hub answers at all.
+
+    It is asked once, because its own client repeats every request for half a minute, and loading a model makes a dozen.
+    """
+    from huggingface_hub import constants
+
+    return not constants.is_offline_mode() and _answers(constants.ENDPOINT)
+
+
+@cache
+def _answers(endpoint: str) -> bool:
+    from huggingface_hub import utils
+
+    try:
+        utils.get_session().head(endpoint, timeout=_PATIENCE)  # type: ignore[attr-defined]  # documented, but not exported
+    except Exception as error:
+        if not _unreachable(error):
+            raise
+        log.warning("%s does not answer (%s); only the local cache is used", endpoint, error)
+        return False
+    return True
 
 
 @contextmanager
@@ -44,20 +75,20 @@ def _explanation(error: Exception, name: str, what: str) -> FtlabError:
     chain = list(_causes(error))
     first = next(iter(str(error).strip().splitlines()), repr(error))
     if any(isinstance(e, hub.GatedRepoError) for e in chain):
-        return ConfigError(f"{name}: its {what} are gated; accept the licence on the hub and set HF_TOKEN.")
+        return ConfigError(f"{name}: the hub gives its {what} only on request; accept the licence there and set HF_TOKEN.")
     if any(isinstance(e, hub.RevisionNotFoundError) for e in chain):
         return ConfigError(f"{name}: the hub has no such revision; check the revision's name.")
     if any(isinstance(e, hub.RepositoryNotFoundError) for e in chain):
         return ConfigError(f"{name}: neither a folder here nor a repository on the hub; check the name, or log in if it is private.")
     if any(_unreachable(e) for e in chain):
         return EnvironmentFault(
-            f"{name}: the Hugging Face hub cannot be reached and its {what} are not in the local cache; "
+            f"{name}: the Hugging Face hub cannot be reached and the local cache does not hold its {what}; "
             "check the network, or name a local folder."
         )
     if isinstance(error, ImportError):
-        return EnvironmentFault(f"{name}: its {what} need a package that is not installed: {first}")
+        return EnvironmentFault(f"{name}: a package that its {what} needs is not installed: {first}")
     if isinstance(error, SafetensorError | UnpicklingError):
-        return CheckpointError(f"{name}: its {what} are damaged ({first}); fetch or write them again.")
+        return CheckpointError(f"{name}: a file of its {what} is damaged ({first}); fetch or write it again.")
     return ConfigError(f"{name}: its {what} cannot be loaded: {first}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,16 @@ class FinetuneModule(LightningModule):
         self.model = applied(self.tuning, model, heads).train()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        if self.trainer.ckpt_path is None:
+            self.tuning.prepare(self.adapted, self._first_batches())
         optimizer = build_optimizer(self.optimizer, self.tuning, self.adapted)
         scheduler = self.schedule.build(optimizer, self.total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _first_batches(self) -> Iterator[Batch]:
+        """The batches of the first epoch, on this rank's device; nothing is read unless a strategy asks."""
+        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+            yield batch.to(self.device)
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run.

@@ -13,6 +13,8 @@ from ftlab.errors import ConfigError
 _LARGEST = 1 << 20
 """Bytes of a configuration file; the longest sensible ones have a few kilobytes."""
 _DEEPEST = 50
+_NULLS = ("", "~", "null")
+"""What means null; a lone `&x` or `# x`, which YAML reads as null too, does not."""
 
 
 class _RefusedError(yaml.MarkedYAMLError):
@@ -75,13 +77,14 @@ def value(text: str, option: str) -> Any:
         ConfigError: It has a key twice, an alias inside a mapping, or is nested too deep.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        found = yaml.load(text, _Loader)  # a SafeLoader
     except _RefusedError as error:
         if text.lstrip()[:1] in ("{", "["):
             raise ConfigError(f"{option}: {error.problem}.") from error
         return text
     except (yaml.YAMLError, ValueError):
         return text
+    return text if found is None and text.strip().lower() not in _NULLS else found
 
 
 def _bytes(path: Path) -> bytes:

@@ -27,10 +27,12 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 def ftlab(tmp_path: Path) -> Command:
     """`ftlab` in a fresh process, in a folder of its own; returns what it printed and its exit code."""
 
-    def command(*arguments: str, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def command(
+        *arguments: str, env: dict[str, str] | None = None, cwd: Path = tmp_path, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "ftlab", *arguments]
         environment = {**os.environ, **(env or {})}
-        return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
     return command
 

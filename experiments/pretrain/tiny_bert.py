@@ -88,7 +88,7 @@ def main(out: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(HERE / "tiny_bert")
     config = BertConfig.from_pretrained(HERE / "tiny_bert")
     model = BertForPreTraining(config)
-    # In eval mode dropout is off: in these few epochs the model is too small to overfit. Fine-tuning gets the usual 0.1.
+    # In eval mode dropout is off: so short a training underfits as it is. Fine-tuning gets the usual 0.1 from the configuration.
     model.eval()
     train(model, tokenizer)
     publish(model, tokenizer, out)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ftlab import registry
 from tests.faults.forking import __file__ as server
 
 GOOD = {
@@ -29,6 +30,11 @@ GOOD = {
     "trainer": {"max_steps": 1},
 }
 """A configuration that runs, in seconds."""
+
+
+def names(kind: str) -> str:
+    """The plugins of a kind, as a message lists them; a stranger's may be installed too."""
+    return ", ".join(p.name for p in registry.plugins(kind))
 
 
 @dataclass(frozen=True)

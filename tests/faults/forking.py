@@ -18,6 +18,7 @@ def _child(request: dict[str, Any], out: BinaryIO, err: BinaryIO, report: Binary
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     os.chdir(request["folder"])
+    sys.path.insert(0, request["folder"])  # the worst case: what lies beside a configuration can be imported
     os.environ.update(request["env"])
     from ftlab.main import main
 

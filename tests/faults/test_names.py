@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.faults.conftest import Run
+from tests.conftest import Command
+from tests.faults.conftest import Run, names
 
 BACKBONE_KEYS = "activation_checkpointing, attention, dtype, fresh, name, new_tokens, pad_token, pickled_weights, revision, tokenizer"
 LORA_FIELDS = "alpha, alpha_pattern, bias, dora, dropout, init, layers, r, rank_pattern, rslora, target_modules"
@@ -22,13 +23,13 @@ SENTENCES = [
     ("--model.tuning.init_args.rank 4", "model.tuning.rank is not a field of LoRA; did you mean r or rank_pattern or dora?"),
     ("--model.tuning.dict_kwargs.x 4", f"model.tuning.dict_kwargs is not a field of LoRA; allowed: {LORA_FIELDS}."),
     ("--model.tuning.r null", "model.tuning.r is null, which is not one of its values; `ftlab describe LoRA` lists them."),
-    ("--model.tuning null", "model.tuning is null; write the name of one of strategies: Full, LoRA."),
+    ("--model.tuning null", f"model.tuning is null; write the name of one of strategies: {names('strategies')}."),
     ("--model.backbone.nam x", "model.backbone.nam is not a key (command line); did you mean model.backbone.name?"),
     ("--model.backbone x", f"model.backbone is 'x'; it holds keys of its own: {BACKBONE_KEYS}."),
     ("--model.schedule null", "model.schedule is null; it holds keys of its own: decay, floor, warmup."),
     ("--modl.tuning LoRA", "modl.tuning is not a key (command line); did you mean model.tuning?"),
-    ("--trainer.max_step 3", "trainer.max_step is not a key (command line); did you mean trainer.max_steps or trainer.min_steps or "
-     "trainer.max_epochs?"),
+    ("--trainer.max_step 3", "trainer.max_step is not a key (command line); did you mean trainer.max_steps or trainer.max_time or "
+     "trainer.min_steps?"),
     ("--trainer.max_steps null", "trainer.max_steps is null, which is not one of its values; leave it out for its default."),
     ("--data.batchsize 2", "data.batchsize is not a key (command line); did you mean data.batch_size or data.eval_batch_size?"),
     ("--batch_size 2", "batch_size is not a key (command line); did you mean data.batch_size?"),
@@ -36,7 +37,7 @@ SENTENCES = [
     ("--trainer.callbacks+=EarlyStoppin", "trainer.callbacks is 'EarlyStoppin', which is not a class of lightning.pytorch.callbacks; "
      "did you mean EarlyStopping?"),
     ("--trainer.logger Wandblogger", "trainer.logger is 'Wandblogger', which is not a class of lightning.pytorch.loggers; did you mean "
-     "WandbLogger?"),
+     "WandbLogger or Logger or MLFlowLogger?"),
     ("--model.tuning.r", "--model.tuning.r needs a value; write --model.tuning.r VALUE."),
     ("more", "'more' stands where an option was expected; write --key value, and quote a value that has spaces."),
     ("--plugin", "--plugin needs a value; write --plugin VALUE."),
@@ -66,7 +67,7 @@ def test_a_mapping_as_an_option_is_checked_like_a_file(cold: Run) -> None:
 
 def test_a_field_before_its_class_is_refused(cold: Run) -> None:
     result = cold("fit", "--model.tuning.r", "4", "--config", "good.yaml")
-    expected = "model.tuning.r is set before model.tuning names a class; set model.tuning first, to one of: Full, LoRA."
+    expected = f"model.tuning.r is set before model.tuning names a class; set model.tuning first, to one of: {names('strategies')}."
     assert (result.code, result.sentence) == (2, expected)
 
 
@@ -85,9 +86,7 @@ def test_a_secret_is_not_repeated(cold: Run) -> None:
     assert "hf_abc" not in result.err + result.out
 
 
-def test_the_same_in_a_process_that_nothing_has_prepared(ftlab: Run) -> None:
+def test_the_same_in_a_process_that_nothing_has_prepared(ftlab: Command) -> None:
     result = ftlab("fit", "--model.tuning", "Lora")
-    assert (result.returncode, result.stderr) == (  # type: ignore[attr-defined]
-        2,
-        "ftlab: error: model.tuning is 'Lora', which is not one of the strategies installed; did you mean LoRA?\n",
-    )
+    sentence = "ftlab: error: model.tuning is 'Lora', which is not one of the strategies installed; did you mean LoRA?\n"
+    assert (result.returncode, result.stderr) == (2, sentence)

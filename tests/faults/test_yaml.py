@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Run
+from tests.faults.conftest import Run, names
 
 FILES = [
     ("twice", b"model:\n  backbone: {name: a}\ndata: {}\nmodel: {}\n", "line 4: the key 'model' stands here and on line 1; keep one of them."),
@@ -24,7 +24,7 @@ FILES = [
      "'tag:yaml.org,2002:python/name:os.system'."),
     ("odd key", b"? [a, b]\n: c\n", "line 1: a key is not a single word."),
     ("deep", b"[" * 10_000 + b"]" * 10_000, "line 1: nested more than 50 levels deep."),
-    ("deep mapping", b"".join(b" " * i + b"a:\n" for i in range(60)), "line 51: nested more than 50 levels deep."),
+    ("deep mapping", b"".join(b" " * i + b"a:\n" for i in range(60)), "line 50: nested more than 50 levels deep."),
     ("unclosed", b"model: {a: 1\n", "line 2: expected ',' or '}', but got '<stream end>'."),
 ]  # fmt: skip
 
@@ -76,15 +76,15 @@ def test_no_file_after_config(cold: Run) -> None:
     [
         ("modl: {}\n", "modl is not a key (x.yaml); did you mean model?"),
         ("model: null\n", "model is null; it holds keys of its own: backbone, optimizer, schedule, task, tuning."),
-        ("trainer: {max_step: 3}\n", "trainer.max_step is not a key (x.yaml); did you mean trainer.max_steps or trainer.min_steps or "
-         "trainer.max_epochs?"),
+        ("trainer: {max_step: 3}\n", "trainer.max_step is not a key (x.yaml); did you mean trainer.max_steps or trainer.max_time or "
+         "trainer.min_steps?"),
         ("model: {tuning: {class_path: LoRA, init_args: {rank: 8}}}\n", "model.tuning.rank is not a field of LoRA; did you mean r or "
          "rank_pattern or dora?"),
         ("model: {tuning: {class_path: LoRA, r: 8}}\n", "model.tuning.r stands beside class_path (x.yaml); fields stand under "
          "model.tuning.init_args."),
         ("model: {tuning: {name: LoRA}}\n", "model.tuning.name is set before model.tuning names a class; set model.tuning first, to one of: "
-         "Full, LoRA."),
-        ("model: {tuning: [LoRA]}\n", "model.tuning is ['LoRA']; write the name of one of strategies: Full, LoRA."),
+         f"{names('strategies')}."),
+        ("model: {tuning: [LoRA]}\n", f"model.tuning is ['LoRA']; write the name of one of strategies: {names('strategies')}."),
         ("model: {backbone: ftlab/tiny-llama}\n", "model.backbone is 'ftlab/tiny-llama'; it holds keys of its own: activation_checkpointing, "
          "attention, dtype, fresh, name, new_tokens, pad_token, pickled_weights, revision, tokenizer."),
     ],

@@ -69,7 +69,8 @@ def test_list_names_it_and_its_package_whatever_stands_beside_it(run: Run) -> No
     listed = json.loads(run("list", "strategies", "--format", "json").stdout)
     found = {entry["name"]: entry for entry in listed}
     assert {"BitFit", "Cracked", "Full", "LoRA"} <= set(found)
-    assert found["BitFit"]["package"] == "ftlab-example-plugin"
+    assert (found["BitFit"]["package"], found["BitFit"]["state"]) == ("ftlab-example-plugin", "ok")
+    assert found["Cracked"]["state"] != "ok"
 
 
 def test_describe_tells_fields_paper_and_package(run: Run) -> None:

@@ -28,7 +28,7 @@ def measure(kind: str, positions: int, vocabulary: int) -> float:
     """MiB by which the peak resident memory of this process rises over the loss and its backward pass."""
     torch.manual_seed(0)
     warm = torch.randn(64, WIDTH, requires_grad=True)  # the matrix library allocates its own buffers when first used
-    F.cross_entropy(warm @ warm.T, torch.zeros(64, dtype=torch.long)).backward()  # type: ignore[no-untyped-call]
+    F.cross_entropy(warm @ warm.T, torch.zeros(64, dtype=torch.long)).backward()
     head = nn.Linear(WIDTH, vocabulary, bias=False)
     hidden = torch.randn(positions, WIDTH, requires_grad=True)
     labels = torch.randint(vocabulary, (positions,))
@@ -37,7 +37,7 @@ def measure(kind: str, positions: int, vocabulary: int) -> float:
         loss = F.cross_entropy(head(hidden), labels, reduction="sum")
     else:
         loss = cross_entropy_sum(hidden, labels, head, head, vocabulary)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 

@@ -90,6 +90,15 @@ def test_recomputed_activations_give_the_same_gradients(models: Models, family: 
     torch.testing.assert_close(recomputed, plain, rtol=1e-4, atol=1e-5)  # the order of additions differs
 
 
+def test_recomputing_does_not_send_gradients_through_a_frozen_stack(models: Models) -> None:
+    module = configured(Backbone(name=str(models.folder("llama")), activation_checkpointing=True), CLASSES, Full(last_layers=0))
+    seen: list[bool] = []
+    layers = module.adapted.get_submodule("model.layers")
+    layers.get_submodule("1").register_forward_hook(lambda _, __, output: seen.append(output.requires_grad))
+    gradients(module, batch_of(module))
+    assert seen == [False]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peft_has_nothing_to_warn_of(models: Models, family: str) -> None:
     with warnings.catch_warnings():

@@ -39,11 +39,15 @@ BASE = "it must be a class that derives from ftlab.strategies.base.TuningStrateg
             "plugin Odd of stranger 3.4 defines on_step(self, model, step, total); its contract calls on_step(self, model, step, total).",
         ),
         (
+            FRAME.format(base="TuningStrategy", body="def apply(self, model, fresh): return model"),
+            "plugin Odd of stranger 3.4 defines apply(self, model, fresh); its contract calls apply(self, model, heads).",
+        ),
+        (
             FRAME.format(base="TuningStrategy", body=f"{APPLY}\n    metrics = None"),
             "plugin Odd of stranger 3.4 has a metrics that is not a plain method; define metrics(self, model).",
         ),
         (f"class Odd(TuningStrategy):\n    {APPLY}", FROZEN),
-        (FRAME.format(base="TuningStrategy", body=f"def __init__(self, **options): pass\n    {APPLY}"), FROZEN),
+        (FRAME.format(base="TuningStrategy", body=f"def __init__(self, *, options=None): pass\n    {APPLY}"), FROZEN),
         (FRAME.format(base="TuningStrategy", body=f"r: int = 8\n    {APPLY}").replace(", kw_only=True", ""), FROZEN),
         (
             FRAME.format(base="TuningStrategy", body=f"rank: Missing = 8\n    {APPLY}"),

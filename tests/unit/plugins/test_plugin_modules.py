@@ -110,7 +110,7 @@ MEND = "; mend it, or do not name it."
         ("leaving_one.py", "raise SystemExit(4)", "does not import (SystemExit: 4)" + MEND),
         ("my-tuning.py", "", ": 'my-tuning' cannot be a module's name; rename the file, with letters, digits and '_' only."),
         ("json.py", "", ": there is already a module called 'json'; rename the file."),
-        ("colorsys.py", "", ": there is already a module called 'colorsys'; rename the file."),
+        ("tabnanny.py", "", ": there is already a module called 'tabnanny'; rename the file."),
     ],
 )
 def test_a_file_that_is_no_plugin_is_named(file: WriteFile, name: str, code: str, sentence: str) -> None:
@@ -134,6 +134,10 @@ def test_a_file_that_is_no_plugin_is_named(file: WriteFile, name: str, code: str
         ("no_such.mine", "--plugin no_such.mine: no module 'no_such' is installed; install it, or name a file that ends in .py."),
         ("json.nothing", "--plugin json.nothing: no module 'json.nothing' is installed; install it, or name a file that ends in .py."),
         ("json", "--plugin json defines no plugin; derive a class from one of TuningStrategy, Task, DataSource."),
+        (
+            "ftlab.strategies.base",
+            "--plugin ftlab.strategies.base defines no plugin; derive a class from one of TuningStrategy, Task, DataSource.",
+        ),
     ],
 )
 def test_a_target_that_leads_nowhere_is_named(target: str, sentence: str) -> None:
@@ -142,9 +146,7 @@ def test_a_target_that_leads_nowhere_is_named(target: str, sentence: str) -> Non
     assert str(caught.value) == sentence
 
 
-def test_a_module_that_lacks_another_is_not_itself_missing(
-    file: WriteFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_module_that_lacks_another_is_not_itself_missing(file: WriteFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file("needy_one.py", "import nowhere_to_be_found")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(PluginError, match=r"^--plugin needy_one does not import \(ModuleNotFoundError: No module named 'nowhere_to"):

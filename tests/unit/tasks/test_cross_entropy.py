@@ -33,7 +33,7 @@ class LargestTensor(TorchDispatchMode):
     """Elements of the largest tensor that any operation returned."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -52,7 +52,9 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
-def case(head: str, positions: int = 41, width: int = 16, vocabulary: int = 50, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, nn.Module]:
+def case(
+    head: str, positions: int = 41, width: int = 16, vocabulary: int = 50, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, nn.Module]:
     torch.manual_seed(3)
     module = HEADS[head](width, vocabulary).to(dtype)
     hidden = (torch.randn(positions, width) * 3).to(dtype).requires_grad_(True)
@@ -117,7 +119,7 @@ def test_no_position_is_a_loss_of_zero_that_can_be_differentiated(head: str) -> 
 def test_a_head_below_frozen_layers_is_trained_without_any_position() -> None:
     hidden, labels, module = case("plain", positions=0)
     loss = cross_entropy_sum(hidden.detach(), labels, module, module, 50)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert module.weight.grad is not None
 
 

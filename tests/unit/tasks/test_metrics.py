@@ -1,0 +1,120 @@
+"""Every default metric against scikit-learn or scipy on the same predictions, whatever the batches."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics as sk
+from torch import Tensor
+
+from ftlab.batch import Batch
+from ftlab.evaluation import Evaluation
+from ftlab.tasks.base import Outputs
+from ftlab.tasks.sequence_classification import SequenceClassification
+
+Kind = Literal["single", "multi", "regression"]
+
+
+def evaluated(kind: Kind, logits: Tensor, labels: Tensor, size: int) -> dict[str, float]:
+    """The figures of one pass, in batches of `size`."""
+    names = [f"l{i}" for i in range(logits.shape[1])]
+    task = SequenceClassification(kind=kind, labels=names, label_column=names if kind == "regression" else "label")
+    evaluation = Evaluation(task, torch.device("cpu"))
+    for start in range(0, len(labels), size):
+        part = slice(start, start + size)
+        batch = Batch(inputs={}, labels={"label": labels[part]}, rows=torch.arange(len(labels))[part])
+        evaluation.add(Outputs(sums={"label": torch.ones(())}, counts={"label": torch.ones(())}, logits=logits[part]), batch)
+    return evaluation.result(lambda sums: sums)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+@pytest.mark.parametrize("present", [(0, 1, 2, 3, 4), (1, 3), (2,)], ids=["all", "two classes", "one class"])
+@pytest.mark.parametrize("never", [(), (0, 4)], ids=["any predicted", "some never predicted"])
+def test_one_label(size: int, present: tuple[int, ...], never: tuple[int, ...]) -> None:
+    logits = random(64, 5)
+    logits[:, list(never)] = -1e3
+    truth = torch.tensor(present)[torch.arange(64) % len(present)]
+    guess = logits.argmax(1)
+    macro = {"average": "macro", "zero_division": 0.0}
+    expected = {
+        "accuracy": sk.accuracy_score(truth, guess),
+        "precision": sk.precision_score(truth, guess, **macro),
+        "recall": sk.recall_score(truth, guess, **macro),
+        "f1": sk.f1_score(truth, guess, **macro),
+        "mcc": sk.matthews_corrcoef(truth, guess),
+    }
+    found = evaluated("single", logits, truth, size)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+@pytest.mark.parametrize("absent", [(), (1,), (0, 3)])
+def test_several_labels(size: int, absent: tuple[int, ...]) -> None:
+    logits, truth = random(64, 4), (random(64, 4, seed=1) > 0.4).float()
+    truth[:, list(absent)] = 0
+    guess = (logits > 0).long()
+    macro = {"average": "macro", "zero_division": 0.0}
+    expected = {
+        "accuracy": sk.accuracy_score(truth.flatten(), guess.flatten()),
+        "precision": sk.precision_score(truth, guess, **macro),
+        "recall": sk.recall_score(truth, guess, **macro),
+        "f1": sk.f1_score(truth, guess, **macro),
+        "mcc": sk.matthews_corrcoef(truth.flatten(), guess.flatten()),
+    }
+    found = evaluated("multi", logits, truth, size)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def correlations(guess: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    return {
+        "mse": sk.mean_squared_error(truth, guess),
+        "pearson": stats.pearsonr(guess, truth).statistic,
+        "spearman": stats.spearmanr(guess, truth).statistic,
+    }
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+@pytest.mark.parametrize("spread", [1.0, 1e-4], ids=["spread", "nearly constant"])
+def test_one_number(size: int, spread: float) -> None:
+    truth = random(64, 1, seed=1).round(decimals=1)  # with ties
+    guess = 3 + spread * (random(64, 1) + truth)
+    found = evaluated("regression", guess, truth, size)
+    expected = correlations(guess[:, 0].double().numpy(), truth[:, 0].double().numpy())
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [7, 64])
+def test_several_numbers(size: int) -> None:
+    truth = random(64, 3, seed=1)
+    guess = truth + random(64, 3) * torch.tensor([0.1, 1.0, 10.0])
+    found = evaluated("regression", guess, truth, size)
+    each = [correlations(guess[:, i].double().numpy(), truth[:, i].double().numpy()) for i in range(3)]
+    for name in ("mse", "pearson", "spearman"):
+        assert [found[f"{name}_{i}"] for i in range(3)] == pytest.approx([e[name] for e in each], rel=1e-6)
+        assert found[name] == pytest.approx(sum(e[name] for e in each) / 3, rel=1e-6)
+
+
+def test_a_correlation_with_a_constant_is_undefined_and_no_warning() -> None:
+    found = evaluated("regression", torch.ones(8, 1), random(8, 1), 4)
+    assert math.isnan(found["pearson"])
+    assert found["mse"] == pytest.approx(float(((1 - random(8, 1)) ** 2).mean()), rel=1e-6)
+
+
+def test_rows_without_a_label_are_left_out() -> None:
+    logits, truth = random(10, 3), torch.arange(10) % 3
+    some = truth.clone()
+    some[5:] = -100
+    assert evaluated("single", logits, some, 5) == evaluated("single", logits[:5], truth[:5], 5)
+    numbers = random(10, 1, seed=1)
+    fewer = numbers.clone()
+    fewer[5:] = torch.nan
+    assert evaluated("regression", logits[:, :1], fewer, 5) == evaluated("regression", logits[:5, :1], numbers[:5], 5)
