@@ -26,7 +26,7 @@ from ftlab.given import Given
 from ftlab.hardware import check_hardware
 from ftlab.loggers import place_loggers
 from ftlab.module import FinetuneModule
-from ftlab.optim.build import defaults_of
+from ftlab.optim.build import tried
 from ftlab.parser_errors import refusal
 from ftlab.quiet import quiet
 from ftlab.run_folder import RunOptions, discard_if_empty
@@ -135,7 +135,7 @@ class FinetuneCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         assert self.folder is not None
         if self.model.optimizer is not None:
-            defaults_of(self.model.optimizer)  # before any data is read
+            tried(self.model.optimizer)  # before any data is read
         config = self.config_init[self.command].trainer
         logger = JsonLinesLogger(self.folder / "metrics.jsonl")
         if config.logger is True:

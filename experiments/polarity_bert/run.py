@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "polarity_bert.yaml"
 SEEDS = (0, 1, 2)
-METHODS = {"full": [], "lora": ["--model.tuning", "LoRA", "--model.tuning.r", "16", "--model.optimizer.lr", "3e-3"]}
+METHODS = {"full": [], "lora": ["--model.tuning", "LoRA", "--model.tuning.r", "16", "--model.optimizer.lr", "1.5e-3"]}
 KEPT = ("val_accuracy", "val_loss", "base_val_loss", "trainable_params", "total_params", "seconds")
 
 

@@ -30,7 +30,8 @@ def build_optimizer(chosen: OptimizerCallable | None, tuning: TuningStrategy, mo
         ConfigError: Nothing is trainable, or the optimiser refuses its values.
     """
     make: OptimizerCallable = chosen or (lambda groups: AdamW(groups, lr=tuning.traits.learning_rate))
-    defaults = defaults_of(make)
+    probe = tried(make)
+    defaults = probe.defaults
     lr, decay = defaults["lr"], defaults.get("weight_decay", 0.0)
     if not 0 < lr < float("inf"):
         raise ConfigError(f"model.optimizer.lr is {lr}; it must be a finite number above 0.")
@@ -38,18 +39,20 @@ def build_optimizer(chosen: OptimizerCallable | None, tuning: TuningStrategy, mo
     if not groups:
         total = sum(p.numel() for p in model.parameters())
         raise ConfigError(f"model.tuning {type(tuning).__name__} leaves none of {total:,} parameters trainable; choose what to train.")
-    if defaults.get("fused") is None and defaults.get("foreach") is None and isinstance(make([nn.Parameter(torch.zeros(1))]), Adam | AdamW):
+    if isinstance(probe, Adam | AdamW) and defaults["fused"] is None and defaults["foreach"] is None:
         groups = [{"fused": True, **group} for group in groups]
     return make(groups)
 
 
-def defaults_of(make: OptimizerCallable) -> dict[str, Any]:
-    """The arguments of an optimiser, found by making one over a single number.
+def tried(make: OptimizerCallable) -> Optimizer:
+    """The optimiser over a single number, which shows its arguments and whether it takes them.
 
     Raises:
         ConfigError: It refuses them.
     """
     try:
-        return make([nn.Parameter(torch.zeros(1))]).defaults
+        return make([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"model.optimizer refuses its arguments: {str(error).rstrip('.')}; `ftlab fit --model.optimizer.help NAME` lists them.") from error
+        raise ConfigError(
+            f"model.optimizer refuses its arguments: {str(error).rstrip('.')}; `ftlab fit --model.optimizer.help NAME` lists them."
+        ) from error

@@ -154,7 +154,9 @@ def with_text(rows: NumberedRows, column: str, empty: Literal["error", "skip"]) 
         elif empty == "skip":
             skipped += 1
         else:
-            raise DataError(f"row {number}, column '{column}' has no text and so no tokens; remove the row or set model.task.empty to skip.")
+            raise DataError(
+                f"row {number}, column '{column}' has no text and so no tokens; remove the row or set model.task.empty to skip."
+            )
     if skipped:
         log.warning("%d rows without text were skipped (model.task.empty: skip)", skipped)
 

@@ -71,7 +71,7 @@ class CausalLM(Task):
     def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
         size = self.block_size or max_length
         if size > max_length:
-            raise ConfigError(f"model.task.block_size is {size}, above the {max_length} that the model and data.max_length allow; lower it.")
+            raise ConfigError(f"model.task.block_size is {size}, above the {max_length} the model and data.max_length allow; lower it.")
         documents = self._documents(rows, tokenizer)
         blocks = _blocks_across(documents, size) if self.cross_documents else _blocks_within(documents, size)
         for number, ids in blocks:

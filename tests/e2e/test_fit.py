@@ -16,7 +16,16 @@ import yaml
 from tests.conftest import Command
 
 QUICKSTART = str(Path(__file__).parents[2] / "experiments" / "quickstart.yaml")
-SHORT = ["--trainer.max_steps", "12", "--trainer.limit_val_batches", "4", "--trainer.log_every_n_steps", "4", "--trainer.accumulate_grad_batches", "2"]
+SHORT = [
+    "--trainer.max_steps",
+    "12",
+    "--trainer.limit_val_batches",
+    "4",
+    "--trainer.log_every_n_steps",
+    "4",
+    "--trainer.accumulate_grad_batches",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +111,10 @@ def test_predict_writes_every_row(run: Path, ftlab: Command, tmp_path: Path) -> 
     ("change", "sentence"),
     [
         (["--model.tuning.r", "4"], "the checkpoint has model.tuning.r 8, the configuration 4"),
-        (["--model.tuning", "Full"], "the checkpoint has model.tuning 'ftlab.strategies.lora.LoRA', the configuration 'ftlab.strategies.full.Full'"),
+        (
+            ["--model.tuning", "Full"],
+            "the checkpoint has model.tuning 'ftlab.strategies.lora.LoRA', the configuration 'ftlab.strategies.full.Full'",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused(run: Path, ftlab: Command, change: list[str], sentence: str) -> None:

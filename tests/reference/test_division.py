@@ -21,7 +21,9 @@ Gradient = dict[str, torch.Tensor]
 def expected() -> Gradient:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama())
     ids = [tokenizer(text)["input_ids"] for text in TEXTS]
-    return big_batch_gradient([row if row[-1] == tokenizer.eos_token_id else [*row, tokenizer.eos_token_id] for row in ids], tiny_llama())[1]
+    return big_batch_gradient([row if row[-1] == tokenizer.eos_token_id else [*row, tokenizer.eos_token_id] for row in ids], tiny_llama())[
+        1
+    ]
 
 
 def distance(found: Gradient, expected: Gradient) -> float:
@@ -80,7 +82,9 @@ def test_clipping_acts_on_the_whole_gradient(tmp_path: Path, expected: Gradient)
 @pytest.mark.parametrize(("batch", "accumulate"), [(2, 2), (3, 2)])
 def test_two_ranks(tmp_path: Path, expected: Gradient, batch: int, accumulate: int) -> None:
     words = [sys.executable, "-m", "tests.reference.division_run", str(tmp_path), str(batch), str(accumulate), "2"]
-    done = subprocess.run(words, cwd=Path(__file__).parents[2], env={**os.environ}, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        words, cwd=Path(__file__).parents[2], env={**os.environ}, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     for rank in range(2):
         (found,) = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

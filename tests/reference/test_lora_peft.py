@@ -21,7 +21,7 @@ def base() -> nn.Module:
 
 def by_peft(config: LoraConfig) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = get_peft_model(base(), config)  # type: ignore[arg-type]
+    model: nn.Module = get_peft_model(base(), config)
     return model
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ BATCH = Batch(inputs={}, labels={}, rows=torch.zeros(1))
 
 
 class TwoHeads(CausalLM):
-    heads = ("words", "order")
+    heads: ClassVar[tuple[str, ...]] = ("words", "order")  # type: ignore[assignment]  # the parent's is inferred as one name
 
     def weights(self) -> dict[str, float]:
         return {"words": 1.0, "order": 0.5}

@@ -71,6 +71,11 @@ def named(name: str) -> list[tuple[object, ...]]:
     return [call[1:] for call in CALLS if call[0] == name]
 
 
+def tensor(value: object) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value
+
+
 def test_order_and_numbers(tmp_path: Path) -> None:
     trainer = fit(tmp_path, Noting())
     assert named("apply") == [(True,)]
@@ -94,9 +99,7 @@ def test_a_penalty_counts_once_per_step_whatever_the_window(tmp_path: Path) -> N
     plain = [g for _, g in named("on_gradients")]
     CALLS.clear()
     trainer = fit(tmp_path, Noting(penalty=0.25))
-    first, short = (named("on_gradients")[i][1] - plain[i] for i in (0, 2))
-    assert isinstance(first, Tensor)
-    assert isinstance(short, Tensor)
+    first, short = (tensor(named("on_gradients")[i][1]) - tensor(plain[i]) for i in (0, 2))
     assert torch.allclose(first, torch.full_like(first, 0.25), atol=1e-5)
     assert torch.allclose(short, torch.full_like(short, 0.25), atol=5e-3)  # the weights have moved a little since
     assert "train_penalty" in trainer.callback_metrics

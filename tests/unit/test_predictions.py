@@ -63,7 +63,7 @@ def test_the_blocks_of_a_row_come_in_their_order(tmp_path: Path, size: int) -> N
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     for file in ("jsonl", "parquet"):
-        writer = PredictionWriter(tmp_path / "missing", file)  # type: ignore[arg-type]
+        writer = PredictionWriter(tmp_path / "missing", file)
         runner = trainer(tmp_path)
         with pytest.raises(StorageError, match=rf"predictions\.{file} cannot be written"):
             writer.on_predict_end(runner, tiny_module(tmp_path, CLASSES, "bert"))
@@ -75,7 +75,7 @@ def saved_classifier(root: Path) -> Path:
     backbone = Backbone(name=str(model_folder(root, "bert")))
     torch.manual_seed(0)
     model, _ = backbone.load_model(CLASSES.auto_class, CLASSES.model_options(), {})
-    model.save_pretrained(folder)  # type: ignore[operator]
+    model.save_pretrained(folder)
     backbone.load_tokenizer().save_pretrained(folder)
     return folder
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -52,8 +52,7 @@ def test_ranks_together_see_every_row_once_in_as_many_steps(tmp_path: Path, coun
     shares = [list(loader(tmp_path, count, 2, rank=rank, world=world)) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     assert len(shares[0]) == len(loader(tmp_path, count, 2, world=world))
-    scored = [r for r in chain(*map(rows, chain([b] for share in shares for b in share)))]
-    assert sorted(r for many in scored for r in many if r >= 0) == list(range(100, 100 + count))
+    assert sorted(r for share in shares for many in rows(share) for r in many if r >= 0) == list(range(100, 100 + count))
 
 
 def test_a_rank_without_a_row_runs_a_batch_that_scores_nothing(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def padding(lengths: Index, batch: int, world: int = 1, group: bool = True) -> f
     """Padded positions per real token, over all ranks."""
     whole = epoch_batches(lengths, batch * world, seed=0, epoch=0, shuffle=True, group=group)
     shares = [lengths[rank_share(b, r, world)] for b in whole for r in range(world)]
-    return sum(s.max() * len(s) for s in shares if len(s)) / lengths.sum() - 1
+    return float(sum(int(s.max()) * len(s) for s in shares if len(s)) / lengths.sum() - 1)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -55,7 +55,9 @@ def test_grouped_batches_do_not_come_by_length() -> None:
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.1
 
 
-@pytest.mark.parametrize(("count", "batch", "world"), [(1000, 8, 1), (2000, 16, 1), (10_000, 8, 1), (10_000, 32, 1), (10_000, 8, 2), (10_000, 16, 3)])
+@pytest.mark.parametrize(
+    ("count", "batch", "world"), [(1000, 8, 1), (2000, 16, 1), (10_000, 8, 1), (10_000, 32, 1), (10_000, 8, 2), (10_000, 16, 3)]
+)
 def test_little_padding_on_ragged_text(count: int, batch: int, world: int) -> None:
     lengths = log_normal(count)
     assert padding(lengths, batch, world) <= 0.06

@@ -36,7 +36,8 @@ def test_what_went_in_comes_out(tmp_path: Path, every: int, monkeypatch: pytest.
     monkeypatch.setattr("ftlab.data.store._WRITE_EVERY", every)
     write(tmp_path / "s", iter(EXAMPLES), {"rows": 5})
     store = TokenStore(tmp_path / "s")
-    rounded = [{n: np.float32(v).tolist() if n in ("score", "soft") else v for n, v in e.items()} for e in EXAMPLES]
+    floats = ("score", "soft")
+    rounded: list[Example] = [{n: np.asarray(v, np.float32).tolist() if n in floats else v for n, v in e.items()} for e in EXAMPLES]
     assert as_lists(store) == wrapped(rounded)
     assert store.meta["rows"] == 5
     assert store.lengths.tolist() == [3, 0, 1]
@@ -68,7 +69,8 @@ def test_tokens_are_mapped_and_not_read(tmp_path: Path) -> None:
 
 
 def test_a_worker_gets_the_folder_and_not_the_tokens(tmp_path: Path) -> None:
-    write(tmp_path / "s", ({"input_ids": [1] * 1000, "row": i} for i in range(1000)), {})
+    many: list[Example] = [{"input_ids": [1] * 1000, "row": i} for i in range(1000)]
+    write(tmp_path / "s", many, {})
     packed = pickle.dumps(TokenStore(tmp_path / "s"))
     assert len(packed) < 1000
     assert len(pickle.loads(packed)) == 1000
@@ -96,8 +98,9 @@ def test_what_no_field_can_hold_is_refused(tmp_path: Path, examples: list[Exampl
 
 def test_a_field_of_whole_numbers_takes_no_float_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ftlab.data.store._WRITE_EVERY", 2)
+    examples: list[Example] = [{"row": 0, "x": 1}, {"row": 1, "x": 1}, {"row": 2, "x": 0.5}]
     with pytest.raises(DataError, match=r"field 'x' of the task's examples holds 0\.5"):
-        write(tmp_path / "s", iter([{"row": i, "x": 1} for i in range(2)] + [{"row": 3, "x": 0.5}]), {})
+        write(tmp_path / "s", examples, {})
 
 
 def test_a_failing_source_leaves_nothing_and_keeps_its_own_error(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_failing_source_leaves_nothing_and_keeps_its_own_error(tmp_path: Path)
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written .*set FTLAB_CACHE") as caught:
+    with pytest.raises(StorageError, match=r"cannot be written .*set FTLAB_CACHE") as caught:
         write(tmp_path / "file" / "tokens" / "s", iter(EXAMPLES), {})
     assert caught.value.exit_code == 8
 
@@ -181,7 +184,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path, file: str) -> None:
     write(tmp_path / "s", iter(EXAMPLES), {})
     path = tmp_path / "s" / file
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(StorageError, match="cannot be read .*delete that folder"):
+    with pytest.raises(StorageError, match=r"cannot be read .*delete that folder"):
         TokenStore(tmp_path / "s")
 
 

@@ -67,11 +67,10 @@ def test_the_floor(decay: str) -> None:
     assert schedule.factor(5, 10) == pytest.approx(0.625)
 
 
-@pytest.mark.parametrize("fields", [{"warmup": -0.1}, {"warmup": 1.5}, {"warmup": math.nan}, {"warmup": math.inf}, {"floor": -0.1}, {"floor": 1.1}])
-def test_values_out_of_range(fields: dict[str, float]) -> None:
-    (name,) = fields
+@pytest.mark.parametrize(("name", "value"), [*(("warmup", v) for v in (-0.1, 1.5, math.nan, math.inf)), ("floor", -0.1), ("floor", 1.1)])
+def test_values_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"model\.schedule\.{name} is "):
-        Schedule(**fields)  # type: ignore[arg-type]
+        Schedule(**{name: value})  # type: ignore[arg-type]
 
 
 def test_a_warm_up_as_long_as_the_run_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -53,7 +53,7 @@ def test_bad_fields(fields: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "part"),
     [
-        ({"target_modules": ["q_proj", "v_prj"]}, "model.tuning.target_modules has 'v_prj', which matches no linear module; did you mean v_proj"),
+        ({"target_modules": ["q_proj", "v_prj"]}, "target_modules has 'v_prj', which matches no linear module; did you mean v_proj"),
         ({"target_modules": ["norm"]}, "model.tuning.target_modules has 'norm', which matches no linear module"),
         ({"target_modules": r".*\.nothing"}, r"model.tuning.target_modules '.*\.nothing' matches no linear module"),
         ({"layers": [99]}, "model.tuning.layers has 99, but"),
@@ -98,7 +98,10 @@ def test_all_linear_leaves_the_output_embedding() -> None:
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
-@pytest.mark.parametrize("fields", [{}, {"dora": True}, {"rslora": True}, {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 3.0}}])
+PATTERNS = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 3.0}}
+
+
+@pytest.mark.parametrize("fields", [{}, {"dora": True}, {"rslora": True}, PATTERNS])
 def test_merged_is_unmerged(fields: dict[str, object]) -> None:
     strategy = LoRA(**fields)  # type: ignore[arg-type]
     model = randomised(strategy.apply(llama(), {}))

@@ -4,6 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_across_documents_every_token_but_the_first_is_predicted_once(size: int)
     rows = texts(9)
     stream = [token for document in documents(rows) for token in document]
     examples = encode(CausalLM(block_size=size), rows)
-    assert predicted(examples) == list(zip(stream, stream[1:], strict=False))
+    assert predicted(examples) == list(pairwise(stream))
     assert {len(e) for e in map(ids, examples[:-1])} == {size}
 
 
@@ -70,7 +71,7 @@ def test_within_documents_blocks_never_cross(size: int) -> None:
     examples = encode(CausalLM(block_size=size, cross_documents=False), rows)
     for number, document in enumerate(documents(rows)):
         own = [e for e in examples if e["row"] == 10 + number]
-        assert predicted(own) == list(zip(document, document[1:], strict=False))
+        assert predicted(own) == list(pairwise(document))
         assert all(2 <= len(ids(e)) <= size for e in own)
 
 
@@ -180,7 +181,7 @@ def test_loss_and_predictions_are_those_of_a_plain_loop(tmp_path: Path, cross: b
     mean = float(torch.cat(losses).mean())
     assert figures["val_loss"] == pytest.approx(mean, rel=1e-5)
     assert figures["val_perplexity"] == pytest.approx(math.exp(mean), rel=1e-5)
-    found = sorted((r["tokens"], round(float(r["loss"]), 4), round(math.log(r["perplexity"]), 4)) for r in records)  # type: ignore[index, call-overload]
+    found = sorted((r["tokens"], round(float(r["loss"]), 4), round(math.log(r["perplexity"]), 4)) for r in records)
     theirs = sorted((len(part), round(float(part.mean()), 4), round(float(part.mean()), 4)) for part in losses)
     for ours, expected in zip(found, theirs, strict=True):
         assert ours == pytest.approx(expected, abs=2e-4)

@@ -69,13 +69,13 @@ def test_a_flag(value: object) -> None:
 
 @pytest.mark.parametrize("value", [2, 0.5, -1])
 def test_what_is_no_flag(value: object) -> None:
-    with pytest.raises(DataError, match="row 4, column 'x' holds .* each is 0 or 1"):
+    with pytest.raises(DataError, match=r"row 4, column 'x' holds .* each is 0 or 1"):
         flag_of(value, "x", 4)
 
 
 @pytest.mark.parametrize("value", ["many", "nan", float("inf"), [1], None])
 def test_what_is_no_number(value: object) -> None:
-    with pytest.raises(DataError, match="row 4, column 'x' holds .*, not a finite number"):
+    with pytest.raises(DataError, match=r"row 4, column 'x' holds .*, not a finite number"):
         number_of(value, "x", 4)
 
 
