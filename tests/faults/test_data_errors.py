@@ -22,7 +22,9 @@ def test_a_missing_column(warm: Run, folder: Path) -> None:
     assert (result.code, result.sentence) == (3, "split 'train' has no column 'text', only txt; did you mean txt?")
 
 
-@pytest.mark.parametrize(("name", "source", "content"), [("a.jsonl", "JsonLines", ""), ("a.csv", "Csv", "text\n"), ("a.txt", "TextFile", "\n \n")])
+@pytest.mark.parametrize(
+    ("name", "source", "content"), [("a.jsonl", "JsonLines", ""), ("a.csv", "Csv", "text\n"), ("a.txt", "TextFile", "\n \n")]
+)
 def test_a_file_without_rows(warm: Run, folder: Path, name: str, source: str, content: str) -> None:
     (folder / name).write_text(content)
     result = warm("fit", "--config", "good.yaml", "--data.source", source, "--data.source.path", name)
@@ -59,9 +61,7 @@ def test_a_row_longer_than_the_context(warm: Run, folder: Path) -> None:
     assert result.code == 3
     row, _, advice = result.sentence.partition(" tokens, more than the ")
     assert row.startswith("row 1 has ")
-    assert advice.endswith(
-        " the model and data.max_length allow; set model.task.too_long to truncate, or shorten the row."
-    )
+    assert advice.endswith(" the model and data.max_length allow; set model.task.too_long to truncate, or shorten the row.")
 
 
 def test_a_split_that_is_not_there(warm: Run, folder: Path) -> None:

@@ -77,7 +77,9 @@ def test_an_unknown_command_names_the_nearest(cold: Run) -> None:
 
 
 def test_a_commit_is_no_secret(cold: Run) -> None:
-    result = cold("fit", "--config", "good.yaml", "--model.backbone.revision", "0123456789abcdef0123456789abcdef01234567", "--trainer.x", "1")
+    result = cold(
+        "fit", "--config", "good.yaml", "--model.backbone.revision", "0123456789abcdef0123456789abcdef01234567", "--trainer.x", "1"
+    )
     assert result.sentence.startswith("trainer.x is not a key")
 
 

@@ -38,7 +38,10 @@ def config(folder: Path, key: str, value: Any) -> list[str]:
 BY_NAME = [
     *((key, value) for key in ("model.task", "model.tuning", "data.source", "model.optimizer") for value in (EVIL, POPEN)),
     *((key, "evilmod.Foo") for key in ("model.task", "model.tuning", "data.source", "model.optimizer", "trainer.logger")),
-    *((key, "os.system") for key in ("trainer.accelerator", "trainer.callbacks", "trainer.plugins", "trainer.profiler", "trainer.strategy")),
+    *(
+        (key, "os.system")
+        for key in ("trainer.accelerator", "trainer.callbacks", "trainer.plugins", "trainer.profiler", "trainer.strategy")
+    ),
     ("trainer.callbacks", [EVIL]),
     ("trainer.callbacks", [{"class_path": "EarlyStopping", "init_args": {"monitor": EVIL}}]),
     ("trainer.logger", [{"class_path": "CSVLogger", "init_args": {"save_dir": POPEN}}]),

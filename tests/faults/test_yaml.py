@@ -9,8 +9,10 @@ import pytest
 from tests.faults.conftest import Run, names
 
 FILES = [
-    ("twice", b"model:\n  backbone: {name: a}\ndata: {}\nmodel: {}\n", "line 4: the key 'model' stands here and on line 1; keep one of them."),
-    ("twice inside", b"model:\n  backbone:\n    name: a\n    name: b\n", "line 4: the key 'name' stands here and on line 3; keep one of them."),
+    ("twice", b"model:\n  backbone: {name: a}\ndata: {}\nmodel: {}\n", "line 4: the key 'model' stands here and on line "
+     "1; keep one of them."),
+    ("twice inside", b"model:\n  backbone:\n    name: a\n    name: b\n", "line 4: the key 'name' stands here and on line "
+     "3; keep one of them."),
     ("list", b"- model\n- data\n", " holds a list, not key: value pairs; write keys such as model, data and trainer."),
     ("word", b"model\n", " holds only 'model', not key: value pairs; write keys such as model, data and trainer."),
     ("empty", b"", " holds nothing, not key: value pairs; write keys such as model, data and trainer."),
@@ -82,10 +84,12 @@ def test_no_file_after_config(cold: Run) -> None:
          "rank_pattern or dora?"),
         ("model: {tuning: {class_path: LoRA, r: 8}}\n", "model.tuning.r stands beside class_path (x.yaml); fields stand under "
          "model.tuning.init_args."),
-        ("model: {tuning: {name: LoRA}}\n", "model.tuning.name is set before model.tuning names a class; set model.tuning first, to one of: "
+        ("model: {tuning: {name: LoRA}}\n", "model.tuning.name is set before model.tuning names a class; set model.tuning first, to one "
+         "of: "
          f"{names('strategies')}."),
         ("model: {tuning: [LoRA]}\n", f"model.tuning is ['LoRA']; write the name of one of strategies: {names('strategies')}."),
-        ("model: {backbone: ftlab/tiny-llama}\n", "model.backbone is 'ftlab/tiny-llama'; it holds keys of its own: activation_checkpointing, "
+        ("model: {backbone: ftlab/tiny-llama}\n", "model.backbone is 'ftlab/tiny-llama'; it holds keys of its own: "
+         "activation_checkpointing, "
          "attention, dtype, fresh, name, new_tokens, pad_token, pickled_weights, revision, tokenizer."),
     ],
 )  # fmt: skip

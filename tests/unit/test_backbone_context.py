@@ -44,7 +44,7 @@ def test_families_that_count_positions_after_the_padding_token(family: str) -> N
     config = AutoConfig.for_model(family, **shape, max_position_embeddings=40, pad_token_id=1)
     longest = Backbone(name="any").context(config)
     assert longest is not None
-    model = AutoModel.from_config(config).eval()  # type: ignore[no-untyped-call]
+    model = AutoModel.from_config(config).eval()
     for length, fits in ((longest, True), (longest + 1, False)):
         ids = torch.full((1, length), 7)
         if fits:

@@ -99,6 +99,22 @@ def test_recomputing_does_not_send_gradients_through_a_frozen_stack(models: Mode
     assert seen == [False]
 
 
+@pytest.mark.parametrize(("family", "task"), CASES, ids=NAMES)
+def test_merged_adapters_compute_the_same(models: Models, family: str, task: Task) -> None:
+    """GPT-2 among them, whose `Conv1D` holds its matrix the other way round."""
+    tuning = LoRA(r=2)
+    module = configured(Backbone(name=str(models.folder(family))), task, tuning)
+    before = row_results(module, batch_of(module))
+    for name, parameter in module.adapted.named_parameters():
+        if name.endswith(".lora_B.default.weight"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted = row_results(module, batch_of(module))
+    module.model = tuning.merge(module.adapted)
+    assert not [n for n, _ in module.adapted.named_parameters() if ".lora_" in n]
+    torch.testing.assert_close(row_results(module, batch_of(module)), adapted, rtol=1e-4, atol=1e-5)
+    assert adapted != before
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peft_has_nothing_to_warn_of(models: Models, family: str) -> None:
     with warnings.catch_warnings():

@@ -59,7 +59,7 @@ def test_a_weight_of_the_network_itself_must_be_there(family: str, prefix: str, 
 @pytest.mark.parametrize("settings", [{"vocab_size": 300}, {"intermediate_size": 64}])
 def test_a_changed_configuration_does_not_make_random_weights(settings: dict[str, object], tmp_path: Path) -> None:
     stored = tiny_model_folder("llama", tmp_path / "stored")
-    changed = tiny_model_folder("llama", tmp_path / "changed", **settings)
+    changed = tiny_model_folder("llama", tmp_path / "changed", settings)
     (stored / "config.json").write_text((changed / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(CheckpointError, match="which is part of the pretrained network and no head"):
         configured(Backbone(name=str(stored)), CLASSES, LoRA())
@@ -81,6 +81,15 @@ def test_a_classifier_of_other_labels_gets_a_fresh_head_and_keeps_the_rest(famil
     differs = {n for n, p in model.named_parameters() if p.shape != plain.get_parameter(n).shape}
     assert fresh == differs != set()
     assert all(torch.equal(p, plain.get_parameter(n)) for n, p in model.named_parameters() if n not in fresh)
+
+
+def test_half_a_head_is_a_damaged_file(tmp_path: Path) -> None:
+    plain, _ = Backbone(name=str(tiny_model_folder("bert", tmp_path))).load_model(
+        "AutoModelForSequenceClassification", {"num_labels": 3}, {}
+    )
+    plain.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="has no weight for 'classifier'"):
+        configured(Backbone(name=str(rewritten(tmp_path, without("classifier.bias")))), CLASSES, LoRA())
 
 
 def test_a_module_beside_the_network_may_be_fresh(tmp_path: Path) -> None:

@@ -184,6 +184,13 @@ def test_a_broken_tokenizer(folder: Path, content: str) -> None:
     assert message.startswith(f"{folder}: its tokenizer cannot be loaded: ")
 
 
+def test_a_tokenizer_of_a_kind_that_does_not_exist(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "model": {"type": "nonesuch"}}), encoding="utf-8")
+    message = refusal(ConfigError, Backbone(name=str(folder)).load_tokenizer)
+    assert message.startswith(f"{folder}: its tokenizer cannot be loaded: ")
+
+
 @pytest.mark.parametrize("keep", [0, 4, 0.3, 0.99])
 def test_damaged_weights(folder: Path, keep: float) -> None:
     file = folder / "model.safetensors"

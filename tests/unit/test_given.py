@@ -33,7 +33,9 @@ def test_mappings_are_taken_apart_and_plugins_keep_their_fields_whole() -> None:
         ("trainer.max_steps", 1),
         ("trainer.callbacks", [{"class_path": "X"}]),
     ]
-    assert pairs("--model.optimizer", "{class_path: X, init_args: {lr: 1}}") == [("model.optimizer", {"class_path": "X", "init_args": {"lr": 1}})]
+    assert pairs("--model.optimizer", "{class_path: X, init_args: {lr: 1}}") == [
+        ("model.optimizer", {"class_path": "X", "init_args": {"lr": 1}})
+    ]
 
 
 @pytest.mark.parametrize("text", [r".*\.q_proj", "*", "[qv]_proj", "{not yaml", "a: b: c", "&x", "!!python/name:os.system", "'"])

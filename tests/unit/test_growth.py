@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +28,8 @@ TEXTS = ("one <call> two", "<result>", "three<call><result> four")
 SIZE = 261  # five special tokens and the bytes
 
 
-def grown(folder: Path, tuning: TuningStrategy, **settings: object) -> FinetuneModule:
-    return configured(Backbone(name=str(folder), **{"new_tokens": NEW, **settings}), LANGUAGE, tuning)  # type: ignore[arg-type]
+def grown(folder: Path, tuning: TuningStrategy, settings: Mapping[str, object] | None = None) -> FinetuneModule:
+    return configured(Backbone(name=str(folder), **{"new_tokens": NEW, **(settings or {})}), LANGUAGE, tuning)  # type: ignore[arg-type]
 
 
 def trainable(model: nn.Module) -> set[str]:
@@ -42,7 +44,7 @@ def new_rows(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("tuning", [Full(), Full(last_layers=0), Full(last_layers=1), LoRA(r=2)])
 def test_new_rows_are_trained_owned_and_reached(family: str, tied: bool, tuning: TuningStrategy, tmp_path: Path) -> None:
-    module = grown(tiny_model_folder(family, tmp_path, tie_word_embeddings=tied), tuning)
+    module = grown(tiny_model_folder(family, tmp_path, {"tie_word_embeddings": tied}), tuning)
     model = module.adapted
     rows = new_rows(model)
     assert len(rows) == (1 if tied else 2)
@@ -57,7 +59,7 @@ def test_new_rows_are_trained_owned_and_reached(family: str, tied: bool, tuning:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_under_lora_a_step_moves_the_new_rows_and_no_old_one(tied: bool, tmp_path: Path) -> None:
-    module = grown(tiny_model_folder("llama", tmp_path, tie_word_embeddings=tied), LoRA(r=2))
+    module = grown(tiny_model_folder("llama", tmp_path, {"tie_word_embeddings": tied}), LoRA(r=2))
     model = module.adapted
     assert {n for n in trainable(model) if "lora_" not in n} == new_rows(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -77,9 +79,10 @@ def test_logits_are_those_of_a_model_that_transformers_resized(family: str, tmp_
     folder = tiny_model_folder(family, tmp_path)
     module = grown(folder, Full())
     model = module.adapted.eval()
-    plain = AutoModelForCausalLM.from_pretrained(folder)
+    plain: Any = AutoModelForCausalLM.from_pretrained(folder)
     plain.resize_token_embeddings(SIZE + 2, mean_resizing=False)
-    for ours, theirs in ((model.get_input_embeddings(), plain.get_input_embeddings()), (output_of(model), plain.get_output_embeddings())):  # type: ignore[operator]
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    for ours, theirs in ((embedding, plain.get_input_embeddings()), (output_of(model), plain.get_output_embeddings())):
         assert isinstance(ours, GrownEmbedding | GrownLinear)
         theirs.weight.data[SIZE:] = ours.new.weight.data
     inputs = batch_of(module, TEXTS).inputs
@@ -101,16 +104,17 @@ def test_classifiers_grow_too(family: str, tmp_path: Path) -> None:
 
 
 def test_new_rows_start_at_the_mean_of_the_old_ones_in_float32(tmp_path: Path) -> None:
-    model = grown(tiny_model_folder("qwen2", tmp_path), Full(), dtype="bfloat16").adapted
+    model = grown(tiny_model_folder("qwen2", tmp_path), Full(), {"dtype": "bfloat16"}).adapted
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     assert embedding.new.weight.dtype == torch.float32
+    assert isinstance(embedding, GrownEmbedding)
     mean = embedding.base.weight.detach().float().numpy().mean(0)
     torch.testing.assert_close(embedding.new.weight.detach(), torch.from_numpy(mean).expand(2, -1))
 
 
 def test_rows_that_the_table_already_has_room_for_are_trained_as_well(tmp_path: Path) -> None:
     """Qwen2 and others pad their embedding to a round size; without care the new tokens would get frozen, untrained rows."""
-    module = grown(tiny_model_folder("qwen2", tmp_path, vocab_size=272), LoRA(r=2))
+    module = grown(tiny_model_folder("qwen2", tmp_path, {"vocab_size": 272}), LoRA(r=2))
     model = module.adapted
     assert len(new_rows(model)) == 2
     assert model.config.vocab_size == 272  # type: ignore[union-attr]
@@ -133,17 +137,17 @@ def test_the_output_embedding_keeps_its_name_as_a_target(tmp_path: Path) -> None
 
 
 def test_a_new_pad_token_gets_a_row(tmp_path: Path) -> None:
-    module = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), new_tokens=[], pad_token="<fill>")
+    module = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), {"new_tokens": [], "pad_token": "<fill>"})
     assert module.tokenizer.pad_token_id == SIZE
     assert module.adapted.config.pad_token_id == SIZE  # type: ignore[union-attr]
     assert module.adapted.config.vocab_size == SIZE + 1  # type: ignore[union-attr]
     gradients(module, batch_of(module))
-    both = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), pad_token="<fill>")
+    both = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), {"pad_token": "<fill>"})
     assert both.adapted.config.vocab_size == SIZE + 3  # type: ignore[union-attr]
 
 
 def test_a_pad_token_that_exists_changes_nothing(tmp_path: Path) -> None:
-    module = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), new_tokens=[], pad_token="</s>")
+    module = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), {"new_tokens": [], "pad_token": "</s>"})
     assert module.tokenizer.pad_token_id == 2
     assert not new_rows(module.adapted)
 
@@ -152,7 +156,7 @@ def test_recomputed_activations_reach_the_new_rows(tmp_path: Path) -> None:
     found = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        module = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), activation_checkpointing=recompute)
+        module = grown(tiny_model_folder("llama", tmp_path), LoRA(r=2), {"activation_checkpointing": recompute})
         found.append({n: g for n, g in gradients(module, batch_of(module, TEXTS)).items() if g is not None})
     assert found[0].keys() == found[1].keys() == trainable(module.adapted)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
@@ -160,10 +164,10 @@ def test_recomputed_activations_reach_the_new_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"new_tokens": []}, {"new_tokens": NEW}, {"new_tokens": [], "pad_token": "<fill>"}])
 def test_the_tokenizer_of_another_model_is_refused(settings: dict[str, object], tmp_path: Path) -> None:
-    small = tiny_model_folder("llama", tmp_path / "small", vocab_size=200)
+    small = tiny_model_folder("llama", tmp_path / "small", {"vocab_size": 200})
     big = tiny_model_folder("llama", tmp_path / "big")
     with pytest.raises(ConfigError) as caught:
-        grown(small, LoRA(r=2), tokenizer=str(big), **settings)
+        grown(small, LoRA(r=2), {"tokenizer": str(big), **settings})
     tokens = SIZE + ("pad_token" in settings)
     assert str(caught.value) == (
         f"model.backbone: the tokenizer of {big} has {tokens} tokens, but {small} has an embedding of 200, "

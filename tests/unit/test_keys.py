@@ -55,7 +55,7 @@ def _hints() -> Iterator[tuple[str, Any]]:
     for cls in classes:
         signature = inspect.signature(cls)
         module = vars(inspect.getmodule(cls))
-        hints = typing.get_type_hints(cls.__init__, globalns=module)
+        hints = typing.get_type_hints(cls.__init__, globalns=module)  # type: ignore[misc]  # only read
         for name in signature.parameters:
             assert name in hints, f"{cls.__name__}.{name} has no type"
             yield f"{cls.__name__}.{name}", hints[name]
@@ -69,7 +69,9 @@ def _open(hint: Any) -> Any:
 _BARE: tuple[Any, ...] = (Callable, typing.Callable, dict, list, tuple, set, inspect.Parameter.empty)
 
 
-@pytest.mark.parametrize("hint", [Any, object, dict, list[Any], dict[str, Any], Callable[..., int], Callable, int | list[dict[str, object]]])
+@pytest.mark.parametrize(
+    "hint", [Any, object, dict, list[Any], dict[str, Any], Callable[..., int], Callable, int | list[dict[str, object]]]
+)
 def test_the_walk_finds_what_is_open(hint: Any) -> None:
     assert _open(hint) is not None
 

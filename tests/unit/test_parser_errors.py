@@ -34,8 +34,8 @@ DENIED = """Parser key "trainer.callbacks":
         (UNION, "trainer.callbacks.monito is not an argument of EarlyStopping; did you mean monitor?"),
         ("the following arguments are required: fit.model.task, fit.data.batch_size", "model.task and data.batch_size must be set; "
          f"model.task takes one of {', '.join(p.name for p in registry.plugins('tasks'))}."),
-        ('Parser key "data.source":\n  the following arguments are required: path', "data.source.path must be set; write it in the YAML or as "
-         "an option."),
+        ('Parser key "data.source":\n  the following arguments are required: path', "data.source.path must be set; write it in the YAML or "
+         "as an option."),
         ("Subcommand 'fit' does not accept option 'modl'", "modl is not a key; `--help` lists the keys."),
         ("unrecognized arguments: -x", "unrecognized arguments: -x; `--help` lists the options."),
         ('Parser key "nowhere.x":\n  odd. Got value: 3', "nowhere.x is '3', which is not one of its values; `--help` describes them."),

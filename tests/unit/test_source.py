@@ -112,7 +112,11 @@ def test_a_class_is_found_through_what_exports_it(package: Path) -> None:
 
 def test_arguments_of_a_plain_class(package: Path) -> None:
     found = source.read("sampled.inner.classes.Plain").parameters
-    assert [(p.name, p.type, p.default, p.text) for p in found] == [("a", "", None, ""), ("b", "int", "2", ""), ("c", "str", None, "Needed.")]
+    assert [(p.name, p.type, p.default, p.text) for p in found] == [
+        ("a", "", None, ""),
+        ("b", "int", "2", ""),
+        ("c", "str", None, "Needed."),
+    ]
     assert source.arguments("sampled.inner.classes.Plain", "__init__") == ("a", "b", "c")
 
 

@@ -17,7 +17,7 @@ from ftlab.strategies.full import Full
 from ftlab.tasks.base import Task
 from ftlab.testing.models import tiny_model_folder
 
-WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "many", "small", "birds", "sing", "in", "old", "trees"]
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "many", "birds", "sing", "in", "old", "trees"]
 
 
 def texts(count: int) -> list[str]:

@@ -92,7 +92,8 @@ def test_nothing_is_imported_and_what_is_wrong_is_shown(tmp_path: Path) -> None:
     install(tmp_path, "twin", {"strategies.Fresh": "twin:Fresh"}, {"twin.py": STRATEGY.format(name="Fresh", summary="Twin.")})
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom ftlab.main import main\n"
-        "code = main(['list', 'strategies', '--format', 'json'])\nprint(code, 'torch' in sys.modules, 'fresh' in sys.modules, file=sys.stderr)"
+        "code = main(['list', 'strategies', '--format', 'json'])\n"
+        "print(code, 'torch' in sys.modules, 'fresh' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stderr == "0 False False\n"

@@ -97,6 +97,14 @@ def test_the_code_of_a_task_is_part_of_its_key(tmp_path: Path, monkeypatch: pyte
     assert len(found) == 2
 
 
+def test_changed_code_makes_new_tokens(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path)
+    first = stores(own_cache)
+    monkeypatch.setattr("ftlab.data.datamodule.code_fingerprint", lambda kind: "another version")
+    prepare(tmp_path)
+    assert len(stores(own_cache) - first) == 2
+
+
 def test_a_second_run_of_the_command_tokenises_nothing(ftlab: Command, tmp_path: Path, own_cache: Path) -> None:
     recorder = tmp_path / "recording.py"
     recorder.write_text(

@@ -114,6 +114,18 @@ def test_epochs_differ_and_an_abandoned_one_is_over(tmp_path: Path) -> None:
     assert rows(list(islice(stopped, 6))) == epochs[2]
 
 
+@pytest.mark.parametrize("done", range(7))
+def test_windows_keep_their_bounds_when_a_loader_goes_on_inside_one(tmp_path: Path, done: int) -> None:
+    again = loader(tmp_path, 15, 2, window=3)
+    again.load_state_dict({"epoch": 0, "handed": done})
+    rest = list(again)
+    bounds = [i for i in range(9) if i == done or (i > done and i % 3 == 0)]
+    assert [done + i for i, b in enumerate(rest) if b.window] == [b for b in bounds if b < 8]
+    for start, end in zip(bounds, [*bounds[1:], 9], strict=True):
+        if start < 8:
+            assert rest[start - done].window == counted(rest[start - done : end - done])
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [None, 4])
 def test_a_loader_goes_on_where_another_was(tmp_path: Path, stop: int | None, workers: int) -> None:

@@ -120,16 +120,28 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
     assert caught.value.exit_code == 8
 
 
-def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [50, 2**20], ids=["on the way", "at the end"])
+def test_a_full_disk_is_a_storage_error(tmp_path: Path, every: int) -> None:
     code = (
-        "import resource, sys; from pathlib import Path; from ftlab.data.store import write; from ftlab.errors import StorageError\n"
+        "import resource, sys; from pathlib import Path; from ftlab.data import store; from ftlab.errors import StorageError\n"
+        f"store._WRITE_EVERY = {every}\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-        "try: write(Path(sys.argv[1]) / 's', ({'input_ids': [1] * 100, 'row': i} for i in range(1000)), {})\n"
+        "try: store.write(Path(sys.argv[1]) / 's', ({'input_ids': [1] * 100, 'row': i} for i in range(1000)), {})\n"
         "except StorageError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "cannot be written" in done.stdout
     assert "FTLAB_CACHE" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_appears_before_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(source: object, target: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(StorageError, match="cannot be written"):
+        write(tmp_path / "s", iter(EXAMPLES), {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,7 +195,7 @@ def test_two_processes_may_write_the_same_store_at_once(tmp_path: Path) -> None:
 def test_a_damaged_store_is_refused(tmp_path: Path, file: str) -> None:
     write(tmp_path / "s", iter(EXAMPLES), {})
     path = tmp_path / "s" / file
-    path.write_bytes(path.read_bytes()[:-3])
+    path.write_bytes(path.read_bytes()[:-4])  # a whole token of 32 bits
     with pytest.raises(StorageError, match=r"cannot be read .*delete that folder"):
         TokenStore(tmp_path / "s")
 

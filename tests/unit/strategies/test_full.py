@@ -36,7 +36,7 @@ NARROW: dict[str, dict[str, object]] = {"opt": {"word_embed_proj_dim": 16}}
 
 
 def trained(family: str, tuning: Full, folder: Path) -> set[str]:
-    model = configured(Backbone(name=str(tiny_model_folder(family, folder, **NARROW.get(family, {})))), CLASSES, tuning).adapted
+    model = configured(Backbone(name=str(tiny_model_folder(family, folder, NARROW.get(family)))), CLASSES, tuning).adapted
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -54,7 +54,7 @@ def test_all_layers_leave_out_the_embedding(tmp_path: Path) -> None:
 
 def test_the_head_of_a_language_model_is_its_output_embedding(tmp_path: Path) -> None:
     for tied, name in ((False, "lm_head.weight"), (True, "model.embed_tokens.weight")):
-        backbone = Backbone(name=str(tiny_model_folder("llama", tmp_path, tie_word_embeddings=tied)))
+        backbone = Backbone(name=str(tiny_model_folder("llama", tmp_path, {"tie_word_embeddings": tied})))
         model = configured(backbone, LANGUAGE, Full(last_layers=0)).adapted
         assert {n for n, p in model.named_parameters() if p.requires_grad} == {name}
 

@@ -20,7 +20,7 @@ FEED_FORWARD = [f"model.layers.{i}.mlp.{x}_proj" for i in (0, 1) for x in ("gate
 @cache
 def model_of(family: str, auto: type = AutoModelForCausalLM, tied: bool = False) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = auto.from_config(tiny_config(family, tie_word_embeddings=tied))  # type: ignore[attr-defined]
+    model: nn.Module = auto.from_config(tiny_config(family, {"tie_word_embeddings": tied}))  # type: ignore[attr-defined]
     return model
 
 

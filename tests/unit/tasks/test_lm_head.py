@@ -25,7 +25,7 @@ SMALL = {
 
 def small(family: str, **settings: object) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **settings))  # type: ignore[no-untyped-call]
+    model: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **settings))
     return model.eval()
 
 
@@ -52,7 +52,7 @@ def test_scales_and_caps_are_found(family: str, settings: dict[str, object]) -> 
 def test_a_head_that_is_more_than_a_linear_map_is_left_alone_and_said_once(dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
     model = small("llama").to(dtype)
     plain = model.forward
-    model.forward = lambda *args, **kwargs: _shifted(plain(*args, **kwargs))  # type: ignore[method-assign]
+    model.forward = lambda *args, **kwargs: _shifted(plain(*args, **kwargs))
     with caplog.at_level(logging.INFO, logger="ftlab"):
         assert language_head(model) is None
         assert language_head(model) is None

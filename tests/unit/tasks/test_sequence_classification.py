@@ -42,7 +42,7 @@ def collate(task: SequenceClassification, examples: Sequence[Example]) -> Batch:
 
 def model(task: SequenceClassification, family: str = "bert") -> Any:
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(tiny_config(family, **task.model_options())).eval()
+    return AutoModelForSequenceClassification.from_config(tiny_config(family, task.model_options())).eval()
 
 
 SINGLE: list[Row] = [{"text": t, "label": ["low", "mid", "high"][i % 3]} for i, t in enumerate(texts(7))]
