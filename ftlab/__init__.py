@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ftlab.batch import Batch as Batch
     from ftlab.data.datamodule import FinetuneData as FinetuneData
     from ftlab.data.sources.base import DataSource as DataSource
+    from ftlab.loading import load as load
     from ftlab.module import FinetuneModule as FinetuneModule
     from ftlab.optim.schedule import Schedule as Schedule
     from ftlab.strategies.base import TuningStrategy as TuningStrategy
@@ -29,6 +30,7 @@ _HOMES = {
     "Schedule": "ftlab.optim.schedule",
     "Task": "ftlab.tasks.base",
     "TuningStrategy": "ftlab.strategies.base",
+    "load": "ftlab.loading",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "validate": ("ftlab.commands.trainer", "Loss and metrics on the validation split."),
     "test": ("ftlab.commands.trainer", "Loss and metrics on the test split."),
     "predict": ("ftlab.commands.trainer", "Write a prediction for every row of a split."),
+    "export": ("ftlab.commands.export", "Write a run's model so that it opens without ftlab, and prove that it is the same."),
     "list": ("ftlab.commands.list", "The strategies, tasks and data sources that a configuration may name."),
     "describe": ("ftlab.commands.describe", "Fields, types, defaults and paper of one of them."),
 }
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()  # a reader that went away shows here, and not while the interpreter ends
+        return code
     except SystemExit as leave:  # a parser has printed its help, or Lightning has been interrupted
         if isinstance(leave.__context__, KeyboardInterrupt):
             return _interrupted()

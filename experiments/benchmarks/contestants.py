@@ -1,4 +1,4 @@
-"""The contestants of overhead.py other than ftlab; one of them per process: python contestants.py NAME WORKLOAD FOLDER OUT."""
+"""The contestants of overhead.py other than ftlab; one of them per process: python contestants.py NAME WORKLOAD FOLDER."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from workload import ALPHA, CLIP, RANK, RATE, SEED, TARGETS, WORKLOADS, Recorder, Workload, seed_adapter
 
@@ -49,18 +49,20 @@ def hand(load: Workload, folder: Path, recorder: Recorder, fused: bool = True, d
     assert head is not None
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, fused=True)
-    for ids in rows.split(load.batch):
+
+    def step(ids: Tensor) -> Tensor:
         hidden = head.body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         labels = ids[:, 1:].flatten()
-        total = cross_entropy_sum(hidden.flatten(0, 1), labels, head.project, head.linear, head.vocabulary)
-        loss = total / len(labels)
+        loss = cross_entropy_sum(hidden.flatten(0, 1), labels, head.project, head.linear, head.vocabulary) / len(labels)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         optimizer.zero_grad()
-        recorder.loss(loss)
+        return loss
+
+    for ids in rows.split(load.batch):
+        recorder.loss(step(ids))
         recorder.step()
-    recorder.write()
 
 
 def settings(load: Workload, folder: Path) -> dict[str, Any]:
@@ -104,7 +106,6 @@ def hf_trainer(load: Workload, folder: Path, recorder: Recorder) -> None:
         train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}),
     )  # fmt: skip
     trainer.train()
-    recorder.write()
 
 
 def trl(load: Workload, folder: Path, recorder: Recorder) -> None:
@@ -120,11 +121,10 @@ def trl(load: Workload, folder: Path, recorder: Recorder) -> None:
     )  # fmt: skip
     seed_adapter(trainer.model)
     trainer.train()
-    recorder.write()
 
 
-def main(name: str, workload: str, folder: Path, out: Path) -> None:
-    load, recorder = WORKLOADS[workload], Recorder(out)
+def main(name: str, workload: str, folder: Path) -> None:
+    load, recorder = WORKLOADS[workload], Recorder()
     if name == "hf":
         hf_trainer(load, folder, recorder)
     elif name == "trl":
@@ -135,4 +135,4 @@ def main(name: str, workload: str, folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

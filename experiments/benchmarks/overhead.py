@@ -2,7 +2,8 @@
 
     python experiments/benchmarks/overhead.py [--workload llama-6x384] [--repeats 5] [--contestants ftlab hand hf trl] [--out FILE]
 
-Every contestant and repeat is a process of its own on one thread; they take turns. docs/benchmarks.md says what the figures mean.
+Every contestant and repeat is a fresh process on one thread. Each warms up alone and waits; then they take turns of a few steps, so
+that whatever else the machine does falls on all alike. docs/benchmarks.md says what the figures mean.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ NAMES = {
 }
 
 
-def command(name: str, workload: str, folder: Path, out: Path) -> list[str]:
+def command(name: str, workload: str, folder: Path) -> list[str]:
     if name != "ftlab":
-        return [sys.executable, str(HERE / "contestants.py"), name, workload, str(folder), str(out)]
+        return [sys.executable, str(HERE / "contestants.py"), name, workload, str(folder)]
     load = WORKLOADS[workload]
     settings = {
         "seed_everything": SEED, "run.root": folder / "runs",
@@ -46,22 +47,61 @@ def command(name: str, workload: str, folder: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "ftlab", "fit", "--plugin", str(HERE / "timed_lora.py"), *words]
 
 
-def measured(name: str, workload: str, folder: Path) -> dict[str, list[float]]:
-    """What a fresh process recorded: CPU seconds at the end of each step, and each step's loss."""
-    out = folder / "out.json"
-    out.unlink(missing_ok=True)
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OVERHEAD_OUT": str(out), "FTLAB_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command(name, workload, folder, out), cwd=folder, env=env, capture_output=True, text=True, check=False)
-    if done.returncode or not out.is_file():
-        raise RuntimeError(f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    found: dict[str, list[float]] = json.loads(out.read_text(encoding="utf-8"))
+class Contestant:
+    """A process that has warmed up and waits for its turn.
+
+    Args:
+        name: Which one.
+        workload: Name of the workload.
+        folder: What `prepare` wrote.
+    """
+
+    def __init__(self, name: str, workload: str, folder: Path) -> None:
+        self.name = name
+        self.out, self.log = folder / f"{name}.json", folder / f"{name}.log"
+        self.out.unlink(missing_ok=True)
+        load = WORKLOADS[workload]
+        go, self.go = os.pipe()
+        self.done, done = os.pipe()
+        env = {
+            **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "FTLAB_CACHE": str(folder / "cache"),
+            "OVERHEAD_OUT": str(self.out), "OVERHEAD_PLAN": f"{load.warmup} {load.turn} {load.steps}", "OVERHEAD_PIPES": f"{go} {done}",
+        }  # fmt: skip
+        with self.log.open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command(name, workload, folder), cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, pass_fds=(go, done)
+            )
+        os.close(go), os.close(done)
+        self.wait()
+
+    def wait(self) -> None:
+        if not os.read(self.done, 1):
+            self.process.wait()
+            raise RuntimeError(f"{self.name}: exit code {self.process.returncode}\n{self.log.read_text(encoding='utf-8')[-6000:]}")
+
+    def turn(self) -> None:
+        os.write(self.go, b".")
+
+    def result(self) -> dict[str, list[float]]:
+        """CPU seconds of each turn, and each step's loss."""
+        if self.process.wait():
+            raise RuntimeError(f"{self.name}: exit code {self.process.returncode}\n{self.log.read_text(encoding='utf-8')[-6000:]}")
+        found: dict[str, list[float]] = json.loads(self.out.read_text(encoding="utf-8"))
+        return found
+
+
+def repeat(names: list[str], workload: str, folder: Path) -> dict[str, dict[str, list[float]]]:
+    """One fresh process per contestant, in turns."""
+    running = [Contestant(name, workload, folder) for name in names]
+    for number in range(1, WORKLOADS[workload].turns):
+        for contestant in running[number % len(running) :] + running[: number % len(running)]:
+            contestant.turn()
+            contestant.wait()
+    found = {}
+    for contestant in running:
+        contestant.turn()
+        found[contestant.name] = contestant.result()
     return found
-
-
-def seconds_per_step(found: dict[str, list[float]], load: Workload) -> float:
-    marks = found["marks"]
-    assert len(marks) == load.steps, f"{len(marks)} steps instead of {load.steps}"
-    return (marks[-1] - marks[load.warmup - 1]) / (load.steps - load.warmup)
 
 
 def check_losses(losses: dict[str, list[float]]) -> None:
@@ -75,16 +115,16 @@ def check_losses(losses: dict[str, list[float]]) -> None:
 
 
 def table(steps: dict[str, list[float]], load: Workload) -> str:
-    """Medians over the repeats; ratios are taken within a repeat, because neighbours on the machine slow all of it down."""
-    lines = ["| contestant | tokens per CPU second | min – max | CPU ms per step | × hand-written loop | ms per step more |"]
-    lines.append("|---|---|---|---|---|---|")
+    """Medians over all turns; ratios and differences are those of one turn and the hand-written loop's turn beside it."""
+    lines = ["| contestant | tokens per CPU second | CPU ms per step | × hand-written loop (quartiles) | ms per step more (quartiles) |"]
+    lines.append("|---|---|---|---|---|")
     for name, values in steps.items():
-        rates = [load.batch * load.tokens / s for s in values]
-        ratio = statistics.median(h / s for h, s in zip(steps["hand"], values, strict=True))
-        more = statistics.median(s - h for h, s in zip(steps["hand"], values, strict=True))
+        middle = statistics.median(values)
+        pairs = list(zip(steps["hand"], values, strict=True))
+        ratio, more = (statistics.quantiles(found, n=4) for found in ([h / s for h, s in pairs], [1e3 * (s - h) for h, s in pairs]))
         lines.append(
-            f"| {NAMES[name]} | {statistics.median(rates):,.0f} | {min(rates):,.0f} – {max(rates):,.0f} "
-            f"| {1e3 * statistics.median(values):,.2f} | {ratio:.3f} | {1e3 * more:+.2f} |"
+            f"| {NAMES[name]} | {load.batch * load.tokens / middle:,.0f} | {1e3 * middle:,.2f} "
+            f"| {ratio[1]:.3f} ({ratio[0]:.3f} – {ratio[2]:.3f}) | {more[1]:+.2f} ({more[0]:+.2f} – {more[2]:+.2f}) |"
         )
     return "\n".join(lines)
 
@@ -101,14 +141,13 @@ def main() -> None:
     runs: list[dict[str, dict[str, list[float]]]] = []
     with tempfile.TemporaryDirectory() as folder:
         prepare(load, Path(folder))
-        for repeat in range(options.repeats):
-            turn = names if repeat % 2 == 0 else names[::-1]
-            runs.append({name: measured(name, options.workload, Path(folder)) for name in turn})
+        for number in range(options.repeats):
+            runs.append(repeat(names, options.workload, Path(folder)))
             check_losses({name: found["losses"] for name, found in runs[-1].items()})
-            steps = {name: [seconds_per_step(run[name], load) for run in runs] for name in names}
+            steps = {name: [second / load.turn for run in runs for second in run[name]["seconds"]] for name in names}
             if options.out:
-                options.out.write_text(json.dumps({"workload": options.workload, "seconds_per_step": steps, "runs": runs}), encoding="utf-8")
-            print(f"{options.workload}, repeat {repeat + 1} of {options.repeats}\n{table(steps, load)}", flush=True)
+                options.out.write_text(json.dumps({"workload": options.workload, "runs": runs}), encoding="utf-8")
+            print(f"{options.workload}, repeat {number + 1} of {options.repeats}\n{table(steps, load)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from ftlab.batch import Batch
 from ftlab.strategies.lora import LoRA
 
 sys.path.insert(0, str(Path(__file__).parent))
-from workload import ALPHA, RANK, TARGETS, Recorder, seed_adapter  # noqa: E402  # of this folder
+from workload import ALPHA, RANK, TARGETS, Recorder, seed_adapter  # of this folder
 
-recorder = Recorder(Path(os.environ["OVERHEAD_OUT"]))
+recorder = Recorder()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,5 +34,3 @@ class TimedLoRA(TuningStrategy):
 
     def on_step(self, model: nn.Module, step: int, total: int) -> None:
         recorder.step()
-        if step == total:
-            recorder.write()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ftlab.batch import Batch
 from ftlab.errors import FtlabError
+from ftlab.saving import save_whole
 
 
 class NotMergeableError(FtlabError):
@@ -125,11 +126,14 @@ class TuningStrategy(ABC):
         return frozenset(names & saved)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write the result in the field's own format for this method; the default is the whole model, as Hugging Face has it."""
-        model.save_pretrained(folder)  # type: ignore[operator]  # the default is for models that kept their HF class
+        """Write the result in the field's own format for this method; the default is the whole model, as Hugging Face has it.
+
+        What is written must open without ftlab: with `transformers`, or with `peft` on the untouched base. `model` stays as it is.
+        """
+        save_whole(model, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
-        """The plain HF model with the adaptation folded in.
+        """The plain HF model with the adaptation folded in; `model` itself may be changed into it.
 
         Raises:
             NotMergeableError: The method has no merged form.

@@ -11,13 +11,12 @@ from typing import Literal
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ftlab.adapters import ADAPTER, remember_start, save_lora
 from ftlab.errors import ConfigError, suggest
 from ftlab.strategies.base import Traits, TuningStrategy
 from ftlab.strategies.targets import compiled, match_targets
 
 log = logging.getLogger(__name__)
-
-ADAPTER = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,9 @@ class LoRA(TuningStrategy):
 
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.functional import cast_adapter_dtype
+
+        from ftlab.strategies.lora_linear import use_fused
 
         targets = match_targets(model, self.target_modules, self.layers, heads)
         self._check(model, targets)
@@ -83,7 +85,11 @@ class LoRA(TuningStrategy):
             init_lora_weights=True if self.init == "default" else self.init,
             fan_in_fan_out=all(isinstance(model.get_submodule(t), Conv1D) for t in targets),
         )
+        use_fused(config, [(name, model.get_submodule(name)) for name in targets])
         inject_adapter_in_model(config, model, ADAPTER)
+        cast_adapter_dtype(model, ADAPTER)  # injection takes the base's dtype, in which an optimiser's small steps round to nothing
+        if self.init in ("pissa", "olora"):
+            remember_start(model)
         for head in heads.values():
             head.requires_grad_(True)
         return model
@@ -101,14 +107,18 @@ class LoRA(TuningStrategy):
                 break
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        raise NotImplementedError
+        save_lora(model, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
         from peft.tuners.lora import LoraLayer
 
         for name, module in list(model.named_modules()):
             if isinstance(module, LoraLayer):
+                base = module.get_base_layer()
+                dtype = base.weight.dtype
+                base.float()  # so that the sum is rounded once
                 module.merge(safe_merge=True)
+                base.to(dtype)
                 parent, _, leaf = name.rpartition(".")
-                setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+                setattr(model.get_submodule(parent), leaf, base)
         return model

@@ -9,11 +9,22 @@ import sys
 from pathlib import Path
 
 
+def heed_interrupts() -> None:
+    """A shell starts what runs in its background with interrupts ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_fit_says_so_and_returns_130(folder: Path) -> None:
     words = ["fit", "--config", "good.yaml", "--trainer.max_steps", "-1", "--trainer.max_epochs", "100000"]
     environment = {**os.environ, "FTLAB_CACHE": str(folder / "cache")}
     with subprocess.Popen(
-        [sys.executable, "-m", "ftlab", *words], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "ftlab", *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     ) as process:
         assert process.stderr is not None
         said = ""

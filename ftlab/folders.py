@@ -1,0 +1,118 @@
+"""Folders that appear whole or not at all, and the record of what lies in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import CheckpointError, ConfigError, StorageError
+
+RECORD = "ftlab.json"
+"""The record that ftlab leaves in what it exports: how to open it, and the SHA-256 of every other file."""
+_FORMAT = 1
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a place that something else stands in.
+
+    Raises:
+        ConfigError: It exists and is not an empty folder.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise ConfigError(f"{folder} exists and is not an empty folder; name a new folder, or remove this one.")
+
+
+@contextmanager
+def published(target: Path) -> Iterator[Path]:
+    """A working folder beside `target` that takes its name when the block ends well, and is removed when it does not.
+
+    Args:
+        target: The final place; absent or an empty folder.
+
+    Raises:
+        ConfigError: Something stands there.
+        StorageError: It cannot be written.
+    """
+    check_target(target)
+    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        work.mkdir(parents=True)
+        yield work
+        _sync(work)
+        os.replace(work, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise StorageError(f"{target} cannot be written ({error.strerror or error}); free space or name another folder.") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_record(folder: Path, facts: Mapping[str, object]) -> None:
+    """Write down `facts` and the hashes of all files that `folder` holds."""
+    files = {p.relative_to(folder).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in _files(folder)}
+    (folder / RECORD).write_text(json.dumps({"format": _FORMAT, **facts, "files": files}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of an exported folder, whose files are as they were written; None where ftlab did not write it.
+
+    Raises:
+        CheckpointError: The record cannot be read, or a file is missing or not the one that was written.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known, files = int(record["format"]), dict(record["files"])
+        wanted = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}); export the run again.") from error
+    if known > _FORMAT:
+        raise CheckpointError(f"{path} has format {known}, and this ftlab reads up to {_FORMAT}; install a newer ftlab.")
+    for name, (digest, size) in wanted.items():
+        _check_file(folder, name, digest, size)
+    return record
+
+
+def _check_file(folder: Path, name: str, digest: str, size: int) -> None:
+    path = folder / name
+    if folder.resolve() not in path.resolve().parents or not path.is_file():
+        raise CheckpointError(f"{folder} lacks {name}, which {RECORD} names; export the run again.")
+    found = path.stat().st_size
+    if found != size:
+        raise CheckpointError(f"{path} has {found} bytes instead of {size}; it was cut or changed, so export the run again.")
+    if _sha256(path) != digest:
+        raise CheckpointError(f"{path} is not the file that was exported (its SHA-256 differs); export the run again.")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != RECORD)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
+        _sync_folder(inner)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

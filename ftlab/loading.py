@@ -1,0 +1,144 @@
+"""A run or an exported folder as a model that is ready to use."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ftlab import preflight, registry
+from ftlab.errors import CheckpointError, ConfigError
+from ftlab.given import given
+from ftlab.model_card import Facts
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from ftlab.backbone import Backbone
+    from ftlab.data.datamodule import FinetuneData
+    from ftlab.module import FinetuneModule
+
+CONFIG = "config.yaml"
+
+
+class Loaded(NamedTuple):
+    """A model in evaluation mode and its tokenizer."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run read back from its folder.
+
+    Args:
+        module: With the weights of a checkpoint, in evaluation mode, on the CPU.
+        data: Its data module; nothing has been read.
+        facts: Its configuration and figures.
+    """
+
+    module: FinetuneModule
+    data: FinetuneData
+    facts: Facts
+
+
+def load(source: str | Path, checkpoint: str = "best", base: str | Backbone | None = None) -> Loaded:
+    """A model in evaluation mode, on the CPU, and its tokenizer.
+
+    Args:
+        source: The folder of a run, an exported folder, or a PEFT folder.
+        checkpoint: Of a run: best, last, or a file.
+        base: What a PEFT folder belongs to that ftlab did not write; the model it names itself is not used.
+
+    Raises:
+        CheckpointError: The checkpoint or adapter is damaged, or of another model.
+        ConfigError: There is no such folder or checkpoint.
+        SecurityError: It would run code or overwrite weights of the base.
+    """
+    from ftlab.backbone import Backbone
+    from ftlab.opening import open_folder
+
+    folder = Path(source).expanduser()
+    if (folder / CONFIG).is_file():
+        run = load_run(folder, checkpoint)
+        return Loaded(run.module.adapted, run.module.tokenizer)
+    owner = Backbone(name=base) if isinstance(base, str) else base
+    model = open_folder(folder, owner)
+    own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    tokenizer = owner.load_tokenizer() if owner is not None and not own else Backbone(name=str(folder.resolve())).load_tokenizer()
+    return Loaded(model, tokenizer)
+
+
+def load_run(folder: Path, checkpoint: str = "best") -> Run:
+    """A run with the weights of one of its checkpoints; see `load`."""
+    path = find_checkpoint(folder, checkpoint)
+    module, data, config = _built(folder / CONFIG)
+    module.configure_model()
+    _fill(module, path)
+    module.eval()
+    return Run(module=module, data=data, facts=Facts(config=config, metrics=_figures(folder / "summary.json")))
+
+
+def find_checkpoint(folder: Path, checkpoint: str) -> Path:
+    """The file that `checkpoint` means in a run.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder} holds no {CONFIG}, so it is no run; name a folder such as runs/NAME/ID.")
+    path = folder / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("best", "last") else Path(checkpoint)
+    if not path.is_file():
+        there = ", ".join(sorted(p.name for p in (folder / "checkpoints").glob("*.ckpt"))) or "none"
+        raise ConfigError(f"--checkpoint {checkpoint} of {folder} is no file ({path}); its checkpoints are: {there}.")
+    return path
+
+
+def _built(path: Path) -> tuple[FinetuneModule, FinetuneData, dict[str, Any]]:
+    """The module and the data module that a run's configuration describes, under the same policy as `ftlab fit`."""
+    from jsonargparse import set_parsing_settings
+
+    from ftlab import strict_yaml
+    from ftlab.cli import Parser
+    from ftlab.data.datamodule import FinetuneData
+    from ftlab.module import FinetuneModule
+
+    for plugin in preflight.check(given(["--config", str(path)]), "fit"):
+        registry.load(plugin)
+    set_parsing_settings(
+        config_read_mode_fsspec_enabled=False,
+        validate_subclass_spec_in_any=True,
+        instantiate_subclass_spec_in_any=False,
+        import_path_denylist=["*", *preflight.DENIED],
+        import_path_allowlist=[*preflight.ALLOWED, *(p.class_path for p in registry.plugins())],
+    )
+    config = strict_yaml.read(path)
+    parser = Parser(allow_abbrev=False)
+    parser.add_lightning_class_args(FinetuneModule, "model")
+    parser.add_lightning_class_args(FinetuneData, "data")
+    made = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("model", "data")}))
+    return made.model, made.data, config
+
+
+def _fill(module: FinetuneModule, path: Path) -> None:
+    import torch
+
+    from ftlab.export import put
+
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read ({str(error).splitlines()[0]:.80}); use another checkpoint of the run.") from error
+    module.on_load_checkpoint(checkpoint)
+    put(module, checkpoint["state_dict"])
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # a run that was stopped has none
+    return found

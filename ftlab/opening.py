@@ -1,0 +1,127 @@
+"""Opening an exported folder, a foreign PEFT folder or a Hugging Face folder, with nothing but `transformers` and `peft` behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ftlab.adapter_check import open_adapter, read_config
+from ftlab.adapters import CONFIG, WEIGHTS
+from ftlab.backbone import Backbone
+from ftlab.errors import CheckpointError, ConfigError
+from ftlab.folders import RECORD, read_record
+
+_BY_TASK_TYPE = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` needs a base model."""
+    return any((folder / name).exists() for name in (CONFIG, WEIGHTS, "adapter_model.bin"))
+
+
+def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str, object] | None = None) -> nn.Module:
+    """The model of a folder, in evaluation mode.
+
+    Args:
+        folder: What ftlab exported, a PEFT folder or a Hugging Face folder.
+        base: What an adapter belongs to; None takes what ftlab wrote down. The base that a foreign adapter names is not used.
+        options: Further arguments for `from_pretrained` of an adapter's base, such as a quantisation configuration.
+
+    Raises:
+        CheckpointError: It is damaged, or the adapter is not of this base.
+        ConfigError: It is an adapter that ftlab did not write, and no base is given.
+        SecurityError: It is a pickle, names foreign code, or would overwrite weights of the base.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; name a run, an exported folder, a PEFT folder or a Hugging Face folder.")
+    record = read_record(folder)
+    if not is_adapter(folder):
+        return _open_whole(folder, record)
+    config = read_config(folder)
+    if record is None and base is None:
+        raise ConfigError(f"{folder} is an adapter that ftlab did not write; say which model it belongs to with base=.")
+    auto_class = _auto_class(_read(record, "auto_class", folder) if record else _BY_TASK_TYPE.get(str(config.task_type)), folder)
+    if base is None:
+        base = _recorded_base(_read(record or {}, "base", folder), folder)
+    model, _ = base.load_model(auto_class, _model_options(record, folder), options or {})
+    if record:
+        _prepare(model, record)
+    return open_adapter(model, folder)
+
+
+def _open_whole(folder: Path, record: Mapping[str, Any] | None) -> nn.Module:
+    auto_class = _auto_class(record.get("auto_class") if record else _by_architecture(folder), folder)
+    model, missing = Backbone(name=str(folder.resolve()), dtype="auto").load_model(auto_class, {}, {})
+    if missing:
+        raise CheckpointError(f"{folder} lacks the tensor '{min(missing)}'; it is damaged, so export it again.")
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{folder}: the tensor '{name}' holds NaN or infinity; train or export it again.")
+    model.eval()
+    return model
+
+
+def _auto_class(name: object, folder: Path) -> str:
+    """`name`, which is an auto class of transformers."""
+    import transformers
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    if not (isinstance(found, type) and issubclass(found, _BaseAutoModelClass)):
+        raise CheckpointError(f"{folder} does not say what kind of model it is ({name!r:.60} is no auto class of transformers).")
+    return str(name)
+
+
+def _by_architecture(folder: Path) -> str | None:
+    """The auto class of the architecture that config.json names."""
+    import transformers
+
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [None]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{folder} has no config.json that can be read, so it is neither run, adapter nor model.") from error
+    for auto_class in (*_BY_TASK_TYPE.values(), "AutoModelForMaskedLM", "AutoModelForPreTraining"):
+        kinds = getattr(transformers, auto_class)._model_mapping.values()
+        if any(named[0] == kind.__name__ for kind in kinds if isinstance(kind, type)):
+            return auto_class
+    return None
+
+
+def _read(record: Mapping[str, Any], key: str, folder: Path) -> Any:
+    if key not in record:
+        raise CheckpointError(f"{folder / RECORD} has no '{key}'; export the run again.")
+    return record[key]
+
+
+def _recorded_base(entry: Any, folder: Path) -> Backbone:
+    try:
+        return Backbone(name=entry["name"], revision=entry["revision"], dtype=entry["dtype"], attention=entry["attention"])
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder / RECORD} does not say what the base model is; export the run again.") from error
+
+
+def _model_options(record: Mapping[str, Any] | None, folder: Path) -> dict[str, object]:
+    if record is None:
+        return {}
+    options = dict(_read(record, "model_options", folder))
+    if "id2label" in options:
+        options["id2label"] = {int(i): name for i, name in options["id2label"].items()}  # JSON has no other keys than text
+    return options
+
+
+def _prepare(model: Any, record: Mapping[str, Any]) -> None:
+    """What the training did to the base before the adapter was put on it."""
+    model.config.pad_token_id = record.get("pad_token_id")
+    rows = record.get("embedding_rows")
+    if rows is not None:
+        model.resize_token_embeddings(int(rows), mean_resizing=False)

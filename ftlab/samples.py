@@ -1,0 +1,48 @@
+"""A few inputs to compare two models on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ftlab.errors import FtlabError
+
+if TYPE_CHECKING:
+    from ftlab.data.datamodule import FinetuneData
+    from ftlab.module import FinetuneModule
+
+log = logging.getLogger(__name__)
+
+_ROWS = 8
+_LENGTH = 16
+
+
+def sample(module: FinetuneModule, data: FinetuneData) -> list[Mapping[str, Tensor]]:
+    """Rows of the run's validation split, else of its training split, else random tokens where its data cannot be had."""
+    data.trainer = SimpleNamespace(lightning_module=module)  # type: ignore[assignment]  # all that reading rows asks of it
+    stage, split = ("validate", "val") if data.wanted["val"] is not None else ("fit", "train")
+    try:
+        data.setup(stage)
+    except FtlabError as error:
+        log.warning("the run's data cannot be had (%s); the models are compared on random tokens", error)
+        return [random_tokens(module)]
+    finally:
+        data.trainer = None
+    store = data.stores[split]
+    examples = [store[i] for i in range(min(_ROWS, len(store)))]
+    return [module.task.collate(examples, module.tokenizer).inputs]
+
+
+def random_tokens(module: FinetuneModule) -> dict[str, Tensor]:
+    """The same ids every time, the last of the vocabulary, which may be new, among them."""
+    config = module.adapted.config.get_text_config()  # type: ignore[union-attr, operator]
+    size = int(config.vocab_size)
+    length = min(_LENGTH, module.backbone.context(module.hf_config) or _LENGTH)
+    ids = torch.randint(0, size, (_ROWS, length), generator=torch.Generator().manual_seed(0))
+    ids[:, length // 2] = size - 1
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -1,0 +1,99 @@
+"""Writing a whole model as Hugging Face has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ftlab.errors import ConfigError
+from ftlab.growth import GrownEmbedding, GrownLinear
+
+
+def save_whole(model: nn.Module, folder: Path) -> None:
+    """Write configuration and weights, with new tokens as ordinary rows of plain embeddings.
+
+    Args:
+        model: A HF model; as before when this returns.
+        folder: Where to.
+
+    Raises:
+        ConfigError: It is not a HF model.
+    """
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise ConfigError(f"{type(model).__name__} is not a model of transformers, so its strategy must write it; give the class a save().")
+    with folded(model):
+        model.save_pretrained(folder)
+
+
+@contextmanager
+def folded(model: nn.Module) -> Iterator[None]:
+    """`model` with plain embeddings that have the new rows, for the length of the block."""
+    grown = model.get_input_embeddings()  # type: ignore[operator]
+    if not isinstance(grown, GrownEmbedding):
+        yield
+        return
+    output = model.get_output_embeddings()  # type: ignore[operator]
+    table, rows = grown.base, grown.base.weight
+    tied = isinstance(output, GrownLinear) and output.base.weight is rows
+    table.weight = nn.Parameter(_with_rows(rows, grown), requires_grad=False)
+    table.num_embeddings = len(table.weight)
+    model.set_input_embeddings(table)  # type: ignore[operator]
+    try:
+        with _folded_output(model, output, table.weight if tied else None):
+            yield
+    finally:
+        table.weight, table.num_embeddings = rows, len(rows)
+        model.set_input_embeddings(grown)  # type: ignore[operator]
+
+
+@contextmanager
+def _folded_output(model: nn.Module, grown: object, shared: nn.Parameter | None) -> Iterator[None]:
+    if not isinstance(grown, GrownLinear):
+        yield
+        return
+    linear, rows, bias = grown.base, grown.base.weight, grown.base.bias
+    linear.weight = nn.Parameter(_with_rows(rows, grown), requires_grad=False) if shared is None else shared
+    if bias is not None:
+        linear.bias = nn.Parameter(nn.functional.pad(bias.detach(), (0, len(linear.weight) - len(bias))), requires_grad=False)
+    linear.out_features = len(linear.weight)
+    model.set_output_embeddings(linear)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        linear.weight, linear.bias, linear.out_features = rows, bias, len(rows)
+        model.set_output_embeddings(grown)  # type: ignore[operator]
+
+
+def _with_rows(old: Tensor, grown: GrownEmbedding | GrownLinear) -> Tensor:
+    new = grown.new.weight.detach().to(old.dtype)
+    return torch.cat([old.detach()[: grown.first], new, old.detach()[grown.first + len(new) :]])
+
+
+def cast_files(folder: Path, dtype: torch.dtype) -> None:
+    """Turn the floating-point tensors of every safetensors file in `folder` into `dtype`, one file at a time."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    size = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in load_file(path).items()}
+        save_file(tensors, path, metadata)
+        size += sum(t.numel() * t.element_size() for t in tensors.values())
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        entries["metadata"]["total_size"] = size
+        index.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    config = folder / "config.json"
+    if config.is_file():
+        entries = json.loads(config.read_text(encoding="utf-8"))
+        config.write_text(json.dumps({**entries, "dtype": str(dtype).removeprefix("torch.")}, indent=2) + "\n", encoding="utf-8")
