@@ -15,10 +15,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ftlab import preflight, registry
+from ftlab.callbacks.checkpoints import SaveOptions
 from ftlab.callbacks.defaults import run_callbacks
 from ftlab.callbacks.jsonl import JsonLinesLogger
 from ftlab.callbacks.progress import on_terminal
 from ftlab.checkpoint import spec_of
+from ftlab.checkpoint_io import VerifiedCheckpointIO
 from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
 from ftlab.given import Given
@@ -105,6 +107,7 @@ class FinetuneCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
+        parser.add_class_arguments(SaveOptions, "save")
         parser.set_defaults({"seed_everything": 42})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -140,9 +143,12 @@ class FinetuneCLI(LightningCLI):
         if config.logger is True:
             raise ConfigError("trainer.logger is true; name a logger such as TensorBoardLogger (metrics.jsonl is always written).")
         others = config.logger if isinstance(config.logger, list) else [config.logger] if config.logger else []
-        validates = self.datamodule.wanted["val"] is not None
-        callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), validates, config)
-        extra: dict[str, Any] = {"logger": [*others, logger], "default_root_dir": str(self.folder)}
+        save = SaveOptions(**self.config[self.command].save.as_dict())
+        callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), save, config)
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        extra: dict[str, Any] = {
+            "logger": [*others, logger], "default_root_dir": str(self.folder), "plugins": [*plugins, VerifiedCheckpointIO()],
+        }  # fmt: skip
         if not on_terminal():
             extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
         trainer_config = {**config, **extra, **kwargs}

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from ftlab import checkpoint as ckpt
+from ftlab import rng
 from ftlab.backbone import Backbone
 from ftlab.batch import Batch
 from ftlab.evaluation import Evaluation
@@ -60,6 +61,8 @@ class FinetuneModule(LightningModule):
         self._window: dict[str, Tensor] = {}
         self._window_figures: dict[str, Tensor] = {}
         self._rate = 0.0
+        self._rng: list[dict[str, Any]] | None = None
+        """What a checkpoint says of the random generators, until the first batch after it."""
         self._validated_at = -1
         self._evaluation: Evaluation | None = None
         self.base_figures: dict[str, float] = {}
@@ -167,16 +170,13 @@ class FinetuneModule(LightningModule):
         self._rate = float(optimizer.param_groups[0]["lr"])
         self.tuning.on_gradients(self.adapted, self.global_step)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if not self._window_ended(batch_idx):
-            return
-        total = self.total_steps()
-        self.tuning.on_step(self.adapted, self.global_step, total)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by the logger connector
-        if self.global_step % every == 0 or self.global_step == total or self.trainer.is_last_batch:
-            figures = {name: self._sum_ranks(value) for name, value in self._window_figures.items()}
-            self.log_dict({**figures, "lr": self._rate}, prog_bar=True)
-            self.log("step", float(self.global_step))  # Lightning's own count is one behind that of validation
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.tuning.on_step(self.adapted, self.global_step, self.total_steps())
+
+    def window_figures(self) -> dict[str, float]:
+        """Loss terms of the last window over all ranks, and the learning rate it was taken with."""
+        return {**{name: float(self._sum_ranks(value)) for name, value in self._window_figures.items()}, "lr": self._rate}
 
     def on_train_epoch_end(self) -> None:
         """Validate what the run ends with, which Lightning leaves out when `max_steps` falls inside an epoch."""
@@ -188,7 +188,8 @@ class FinetuneModule(LightningModule):
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
 
-    def _window_ended(self, batch_idx: int) -> bool:
+    def window_ended(self, batch_idx: int) -> bool:
+        """Whether an optimiser step came after this micro-batch."""
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     # Evaluation
@@ -235,10 +236,17 @@ class FinetuneModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         owned = self._owned()
         checkpoint["state_dict"] = ckpt.keep_owned(checkpoint["state_dict"], owned)
-        checkpoint[ckpt.STAMP] = ckpt.stamp(self.spec(), owned)
+        checkpoint[ckpt.STAMP] = {**ckpt.stamp(self.spec(), owned), "rng": rng.states(), "base_figures": self.base_figures}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ckpt.verify(checkpoint, self.spec(), self._owned())
+        self._rng = checkpoint[ckpt.STAMP]["rng"]
+        self.base_figures = checkpoint[ckpt.STAMP]["base_figures"]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self._rng is not None:
+            rng.restore(self._rng, self.global_rank)
+            self._rng = None
 
     def _owned(self) -> frozenset[str]:
         return frozenset(f"model.{name}" for name in self.tuning.owned(self.adapted))
