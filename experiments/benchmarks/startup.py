@@ -1,6 +1,6 @@
 """Start-up: CPU seconds until `ftlab fit` takes its first step, beside those of the bare imports that the step needs.
 
-    python experiments/benchmarks/startup.py [repeats]
+python experiments/benchmarks/startup.py [repeats]
 
 Each figure is the median over fresh processes, taken in turns; the token cache is warm.
 """

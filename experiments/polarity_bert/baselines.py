@@ -1,6 +1,6 @@
 """What costs nothing: the majority class and a bag-of-words logistic regression, on the rows of polarity_bert.yaml.
 
-    python experiments/polarity_bert/baselines.py > experiments/polarity_bert/results/baselines.json
+python experiments/polarity_bert/baselines.py > experiments/polarity_bert/results/baselines.json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Full fine-tuning and LoRA over three seeds; prints a table and writes results/runs.json.
 
-    python experiments/polarity_bert/run.py [full|lora ...]
+python experiments/polarity_bert/run.py [full|lora ...]
 
 Each run is one `ftlab fit`; what differs from polarity_bert.yaml stands in METHODS.
 """

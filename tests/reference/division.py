@@ -13,8 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-TEXTS = ["a b", "the quick brown fox jumps over the lazy dog", "one", "lists are mutable sequences, typically used to store items",
-         "x = 1", "for each name in a module the loader finds its spec", "return", "None is returned when nothing was found here"]  # fmt: skip
+TEXTS = [
+    "a b",
+    "the quick brown fox jumps over the lazy dog",
+    "one",
+    "lists are mutable sequences, typically used to store items",
+    "x = 1",
+    "for each name in a module the loader finds its spec",
+    "return",
+    "None is returned when nothing was found here",
+]
 
 
 def tiny_llama() -> str:
