@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,13 +15,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ftlab import preflight, registry
+from ftlab import checkpoint_io, preflight, registry
 from ftlab.callbacks.checkpoints import SaveOptions
 from ftlab.callbacks.defaults import run_callbacks
 from ftlab.callbacks.jsonl import JsonLinesLogger
 from ftlab.callbacks.progress import on_terminal
 from ftlab.checkpoint import spec_of
-from ftlab.checkpoint_io import VerifiedCheckpointIO
 from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
 from ftlab.given import Given
@@ -32,6 +32,8 @@ from ftlab.parser_errors import refusal
 from ftlab.quiet import quiet
 from ftlab.run_folder import RunOptions, discard_if_empty
 from ftlab.settings import check_settings
+
+log = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
@@ -76,10 +78,12 @@ class FinetuneCLI(LightningCLI):
         command: fit, validate, test or predict.
         arguments: What follows it.
         values: What they and the configuration files set.
+        resumed: The folder of the run that goes on.
     """
 
-    def __init__(self, command: str, arguments: Sequence[str], values: Sequence[Given]) -> None:
+    def __init__(self, command: str, arguments: Sequence[str], values: Sequence[Given], resumed: Path | None = None) -> None:
         self.command = command
+        self.resumed = resumed
         self.values = values
         self.folder: Path | None = None
         set_parsing_settings(
@@ -123,7 +127,7 @@ class FinetuneCLI(LightningCLI):
         config = self.config[self.command]
         check_settings(self.command, config)
         check_hardware(config.trainer)
-        self.folder = self._run_options().folder(self._default_name())
+        self.folder = self.resumed or self._run_options().folder(self._default_name())
         place_loggers(config.trainer, self.folder)
 
     def _run_options(self) -> RunOptions:
@@ -147,7 +151,7 @@ class FinetuneCLI(LightningCLI):
         callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), save, config)
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
         extra: dict[str, Any] = {
-            "logger": [*others, logger], "default_root_dir": str(self.folder), "plugins": [*plugins, VerifiedCheckpointIO()],
+            "logger": [*others, logger], "default_root_dir": str(self.folder), "plugins": [*plugins, checkpoint_io.VerifiedCheckpointIO()],
         }  # fmt: skip
         if not on_terminal():
             extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
@@ -171,6 +175,8 @@ class FinetuneCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "fit" and self.resumed is not None:
+            kwargs["ckpt_path"] = self._continue_from(self.resumed)
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # the writer has them
         if subcommand in ("validate", "test"):
@@ -178,7 +184,21 @@ class FinetuneCLI(LightningCLI):
         return kwargs
 
 
-def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Sequence[Given]) -> int:
+    def _continue_from(self, folder: Path) -> str | None:
+        """The newest whole checkpoint of the run, and its metrics up to there."""
+        path = checkpoint_io.newest(folder / "checkpoints")
+        if path is None:
+            log.warning("%s has no checkpoint yet; the run starts over", folder)
+            JsonLinesLogger(folder / "metrics.jsonl").rewind(0)
+            return None
+        step = checkpoint_io.Manifest.read(path.parent).files[path.name].step
+        checkpoint_io.clean(path.parent)
+        JsonLinesLogger(folder / "metrics.jsonl").rewind(step)
+        log.info("continuing %s after step %d", folder, step)
+        return str(path)
+
+
+def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Sequence[Given], resumed: Path | None = None) -> int:
     """Run a command of Lightning's trainer.
 
     Args:
@@ -186,6 +206,7 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
         arguments: What the user wrote after it.
         words: The same without `--plugin`.
         values: What `given` found in them; checked by `preflight`.
+        resumed: The folder of the run that goes on.
 
     Returns:
         The exit code.
@@ -194,7 +215,7 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
     sys.argv = [sys.argv[0], command, *arguments]  # Lightning starts further ranks with it
     folder = os.environ.get("FTLAB_RUN_FOLDER")
     try:
-        FinetuneCLI(command, words, values)
+        FinetuneCLI(command, words, values, resumed)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     finally:

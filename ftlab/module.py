@@ -225,6 +225,7 @@ class FinetuneModule(LightningModule):
             self.base_figures = figures
             return
         self._validated_at = self.global_step
+        self.log("step", float(self.global_step))  # what loggers call the step; Lightning's own count is one behind
         self.log_dict({**{f"{prefix}_{name}": value for name, value in figures.items()}, **extra}, rank_zero_only=False, sync_dist=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, object]]:

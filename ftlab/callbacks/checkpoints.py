@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ftlab import checkpoint_io as files
+from ftlab.callbacks.jsonl import JsonLinesLogger
 from ftlab.errors import ConfigError, StorageError
 from ftlab.signals import SignalFlag, StoppedError
 
@@ -60,11 +61,30 @@ class Checkpoints(Checkpoint):
         self.signals = SignalFlag()
         self._saved_step = -1
         self._saved_at = files.now()
+        self._due = False
+        """Whether a validation follows the step."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step, self._saved_at = trainer.global_step, files.now()
         self._check_space(trainer, pl_module)
         self.signals.install()
+        if self._due:
+            self._validate(trainer)
+
+    def _validate(self, trainer: Trainer) -> None:
+        """Run the validation that followed the checkpoint, unless the run was ended after it."""
+        done = any(isinstance(one, JsonLinesLogger) and one.has_validation(trainer.global_step) for one in trainer.loggers)
+        if trainer.strategy.broadcast(done):
+            return
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"due": self._due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._due = bool(state_dict["due"])
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.signals.remove()
@@ -77,6 +97,7 @@ class Checkpoints(Checkpoint):
         every = self.options.every_n_steps
         at_step = trainer.is_last_batch if every is None else trainer.global_step % every == 0
         last = trainer.global_step >= module.total_steps()
+        self._due = _validation_follows(trainer, batch_idx, last)
         if number or late or at_step or last:
             self.save(trainer)
         if number:
@@ -159,6 +180,15 @@ def checkpoint_bytes(module: FinetuneModule) -> int:
     owned = sum(state[name].numel() * state[name].element_size() for name in module.tuning.owned(module.adapted))
     moments = sum(2 * p.numel() * p.element_size() for p in module.adapted.parameters() if p.requires_grad)
     return owned + moments
+
+
+def _validation_follows(trainer: Trainer, batch_idx: int, last: bool) -> bool:
+    if not trainer.enable_validation:
+        return False
+    every = trainer.check_val_every_n_epoch
+    if trainer.is_last_batch:
+        return last or every is None or (trainer.current_epoch + 1) % every == 0
+    return last or (batch_idx + 1) % trainer.val_check_batch == 0  # type: ignore[attr-defined]  # set when the loaders are known
 
 
 def _name(step: int) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ftlab.batch import Batch
@@ -71,7 +70,6 @@ class FinetuneLoader:
             batch_sampler=self._sampler,
             collate_fn=_Filling(collate),
             num_workers=plan.workers,
-            generator=torch.Generator(),  # without one of its own the loader draws from the generator of dropout
             persistent_workers=plan.workers > 0,
             pin_memory=plan.pin,
             generator=torch.Generator(),  # else each iterator draws a number from the run's own, and a resumed run has one more
