@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 import os
 import sys
 from collections.abc import Sequence
@@ -212,6 +214,8 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
         The exit code.
     """
     quiet()
+    gc.enable()
+    gc.freeze()  # what is imported stays; collections look at the rest
     sys.argv = [sys.argv[0], command, *arguments]  # Lightning starts further ranks with it
     folder = os.environ.get("FTLAB_RUN_FOLDER")
     try:

@@ -2,7 +2,8 @@
 
 python experiments/benchmarks/startup.py [repeats]
 
-Each figure is the median over fresh processes, taken in turns; the token cache is warm.
+Each figure is the median over fresh processes, taken in turns; the token cache is warm. The bare imports are the modules of other
+packages that are loaded when the step is taken; how many each package has is printed, so that one that is not needed shows.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 BARE = """
-import time
-import lightning.pytorch.cli, torch, transformers
-from transformers.models.llama import modeling_llama
-from transformers import AutoTokenizer
-import torch.optim.lr_scheduler, torch.utils.data, rich.table
+import contextlib, importlib, pathlib, time
+for name in pathlib.Path("modules.txt").read_text().split():
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 print("CPU", time.process_time())
 """
 TIMED = '''
+import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +44,8 @@ class Timed(TuningStrategy):
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
         print("CPU", time.process_time(), flush=True)
+        names = [n for n in sys.modules if n.partition(".")[0] not in ("ftlab", "timed", "__main__")]
+        pathlib.Path("modules.txt").write_text("\\n".join(names))
         raise SystemExit(0)
 '''
 
@@ -69,7 +74,10 @@ def main(repeats: int) -> None:
         for command in (fit, bare):
             cpu_seconds(command, folder)
         pairs = [(cpu_seconds(fit, folder), cpu_seconds(bare, folder)) for _ in range(repeats)]
+        names = (Path(folder) / "modules.txt").read_text(encoding="utf-8").split()
+        packages = Counter(n.partition(".")[0] for n in names if n.partition(".")[0] not in sys.stdlib_module_names)
     ours, imports = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print("modules:", ", ".join(f"{package} {count}" for package, count in packages.most_common(20)))
     print(f"first step of ftlab fit: {ours:.2f} s of CPU; its bare imports: {imports:.2f} s; difference {ours - imports:.2f} s")
 
 

@@ -172,7 +172,7 @@ def unreachable(source: HubDataset) -> str:
 
 def test_a_hub_that_is_switched_off_or_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = (
-        "somebody/else: the Hugging Face hub cannot be reached and its rows are not in the local cache; "
+        "somebody/else: the Hugging Face hub cannot be reached and the local cache does not hold its rows; "
         "check the network, or name a local folder."
     )
     source = HubDataset(path="somebody/else")
