@@ -140,14 +140,11 @@ def write_whole(target: Path, write: Callable[[IO[bytes]], None]) -> tuple[str, 
     raise AssertionError("the loop returns or raises")
 
 
-def _os_error(error: BaseException) -> OSError | None:
+def _os_error(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError):
             return error
-        following = error.__cause__ or error.__context__
-        if following is None:
-            return None
-        error = following
+        error = error.__cause__ or error.__context__
     return None
 
 
@@ -230,7 +227,7 @@ def newest(folder: Path) -> Path | None:
         CheckpointError: There are checkpoints, and none of them verifies.
     """
     names = Manifest.read(folder).newest_first()
-    faults = []
+    faults: list[str] = []
     for name in names:
         fault = problem(folder / name)
         if fault is None:

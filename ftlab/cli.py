@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
 from ftlab.given import Given
 from ftlab.hardware import check_hardware
+from ftlab.lock import locked
 from ftlab.loggers import place_loggers
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import tried
@@ -175,6 +176,11 @@ class FinetuneCLI(LightningCLI):
             config.pop(key, None)
         return config
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert self.folder is not None
+        with locked(self.folder) if self.trainer.is_global_zero else nullcontext():
+            super()._run_subcommand(subcommand)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "fit" and self.resumed is not None:
@@ -184,7 +190,6 @@ class FinetuneCLI(LightningCLI):
         if subcommand in ("validate", "test"):
             kwargs["verbose"] = False  # the report prints them
         return kwargs
-
 
     def _continue_from(self, folder: Path) -> str | None:
         """The newest whole checkpoint of the run, and its metrics up to there."""
@@ -218,6 +223,8 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
     gc.freeze()  # what is imported stays; collections look at the rest
     sys.argv = [sys.argv[0], command, *arguments]  # Lightning starts further ranks with it
     folder = os.environ.get("FTLAB_RUN_FOLDER")
+    if resumed is not None:
+        os.environ["FTLAB_RUN_FOLDER"] = str(resumed)
     try:
         FinetuneCLI(command, words, values, resumed)
     except MisconfigurationException as error:

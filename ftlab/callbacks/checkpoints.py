@@ -179,7 +179,7 @@ def checkpoint_bytes(module: FinetuneModule) -> int:
     state = module.adapted.state_dict()
     owned = sum(state[name].numel() * state[name].element_size() for name in module.tuning.owned(module.adapted))
     moments = sum(2 * p.numel() * p.element_size() for p in module.adapted.parameters() if p.requires_grad)
-    return owned + moments
+    return int(owned + moments)
 
 
 def _validation_follows(trainer: Trainer, batch_idx: int, last: bool) -> bool:
@@ -188,7 +188,8 @@ def _validation_follows(trainer: Trainer, batch_idx: int, last: bool) -> bool:
     every = trainer.check_val_every_n_epoch
     if trainer.is_last_batch:
         return last or every is None or (trainer.current_epoch + 1) % every == 0
-    return last or (batch_idx + 1) % trainer.val_check_batch == 0  # type: ignore[attr-defined]  # set when the loaders are known
+    interval = trainer.val_check_batch
+    return last or (interval is not None and (batch_idx + 1) % interval == 0)
 
 
 def _name(step: int) -> str:

@@ -14,14 +14,16 @@ from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.callbacks.progress import progress
 from ftlab.callbacks.record import Record
 from ftlab.callbacks.report import Report
-from ftlab.callbacks.throughput import Throughput
 from ftlab.callbacks.step_log import StepLog
+from ftlab.callbacks.throughput import Throughput
 from ftlab.callbacks.trace import trace
 from ftlab.errors import ConfigError
 from ftlab.run_folder import RunOptions
 
 
-def run_callbacks(folder: Path, config: Callable[[], dict[str, Any]], options: RunOptions, save: SaveOptions, trainer: Any) -> list[Callback]:
+def run_callbacks(
+    folder: Path, config: Callable[[], dict[str, Any]], options: RunOptions, save: SaveOptions, trainer: Any
+) -> list[Callback]:
     """Throughput, progress, records, checkpoints, predictions and the closing report.
 
     Args:
