@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from ftlab.heads import fresh_modules
 from ftlab.numerics import Guard, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
+from ftlab.step_log import StepLog
 from ftlab.strategies.applied import applied
 from ftlab.strategies.base import Placement, TuningStrategy
 from ftlab.tasks.base import Outputs, Task
@@ -99,6 +100,9 @@ class FinetuneModule(LightningModule):
         """What a checkpoint must agree with, as plain types."""
         parts = {"model.backbone": self.backbone, "model.task": self.task, "model.tuning": self.tuning}
         return {key: ckpt.spec_of(part) for key, part in parts.items()}
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [StepLog()]
 
     def configure_model(self) -> None:
         """Load the backbone and apply the strategy; Lightning calls this again before every validate or test."""
@@ -209,7 +213,7 @@ class FinetuneModule(LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.tuning.on_step(self.adapted, self.global_step, self.total_steps())
+        self.tuning.on_step(self.adapted, self.global_step + 1, self.total_steps())  # counted when this hook has returned
 
     def window_figures(self) -> dict[str, float]:
         """Loss terms of the last window over all ranks, and the learning rate it was taken with."""

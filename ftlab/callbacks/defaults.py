@@ -14,7 +14,6 @@ from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.callbacks.progress import progress
 from ftlab.callbacks.record import Record
 from ftlab.callbacks.report import Report
-from ftlab.callbacks.step_log import StepLog
 from ftlab.callbacks.throughput import Throughput
 from ftlab.callbacks.trace import trace
 from ftlab.errors import ConfigError
@@ -36,7 +35,6 @@ def run_callbacks(
     throughput = Throughput()
     callbacks: list[Callback] = [
         throughput,
-        StepLog(),
         Record(folder, config, throughput),
         PredictionWriter(folder, options.predictions),
         Report(folder),
