@@ -1,4 +1,4 @@
-"""The recorded loss curve: ten steps of the quickstart. `python -m tests.golden.curve` records it anew, which a refactor never needs."""
+"""The recorded loss curve: ten optimiser steps of LoRA on fixed text. `python -m tests.golden.curve` records it anew, which a refactor never needs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-RECORDED = Path(__file__).parent / "quickstart.json"
+CONFIG = Path(__file__).parent / "curve.yaml"
+RECORDED = Path(__file__).parent / "curve.json"
 
 
 def measure(folder: Path) -> dict[str, list[float]]:
-    """Training loss and learning rate of each step, and the validation loss after the last."""
-    words = [
-        sys.executable, "-m", "ftlab", "fit", "--config", str(ROOT / "experiments" / "quickstart.yaml"), "--trainer.max_steps", "10",
-        "--trainer.log_every_n_steps", "1", "--trainer.num_sanity_val_steps", "0", "--trainer.limit_val_batches", "4",
-        "--run.root", str(folder), "--run.id", "one", "--trainer.accelerator", "cpu",
-    ]  # fmt: skip
+    """Training loss and learning rate of each step, and the validation losses."""
+    words = [sys.executable, "-m", "ftlab", "fit", "--config", str(CONFIG), "--run.root", str(folder), "--run.id", "one"]
     subprocess.run(words, check=True, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
-    records = [json.loads(line) for line in (folder / "quickstart" / "one" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in (folder / "curve" / "one" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {name: [r[name] for r in records if name in r] for name in ("train_loss", "lr", "val_loss")}
 
 
