@@ -1,4 +1,7 @@
-"""The recorded loss curve: ten optimiser steps of LoRA on fixed text. `python -m tests.golden.curve` records it anew, which a refactor never needs."""
+"""The recorded loss curve: ten optimiser steps of LoRA on fixed text.
+
+`python -m tests.golden.curve` records it anew, which a refactor never needs.
+"""
 
 from __future__ import annotations
 
