@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +17,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ftlab import preflight, registry
+from ftlab import checkpoint_io, preflight, registry
+from ftlab.callbacks.checkpoints import SaveOptions
 from ftlab.callbacks.defaults import run_callbacks
 from ftlab.callbacks.jsonl import JsonLinesLogger
 from ftlab.callbacks.progress import on_terminal
@@ -24,6 +27,7 @@ from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
 from ftlab.given import Given
 from ftlab.hardware import check_hardware
+from ftlab.lock import locked
 from ftlab.loggers import place_loggers
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import tried
@@ -31,6 +35,8 @@ from ftlab.parser_errors import refusal
 from ftlab.quiet import quiet
 from ftlab.run_folder import RunOptions, discard_if_empty
 from ftlab.settings import check_settings
+
+log = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS = {
     "max_epochs": 3,
@@ -45,6 +51,17 @@ TRAINER_DEFAULTS = {
 
 The check before the fit covers the whole validation split: it is the score of the untuned model.
 """
+
+
+def restrict_imports() -> None:
+    """What a configuration names is imported only where it is a plugin or stands on the allow-list."""
+    set_parsing_settings(
+        config_read_mode_fsspec_enabled=False,
+        validate_subclass_spec_in_any=True,
+        instantiate_subclass_spec_in_any=False,
+        import_path_denylist=["*", *preflight.DENIED],
+        import_path_allowlist=[*preflight.ALLOWED, *(p.class_path for p in registry.plugins())],
+    )
 
 
 class Parser(LightningArgumentParser):
@@ -75,19 +92,15 @@ class FinetuneCLI(LightningCLI):
         command: fit, validate, test or predict.
         arguments: What follows it.
         values: What they and the configuration files set.
+        resumed: The folder of the run that goes on.
     """
 
-    def __init__(self, command: str, arguments: Sequence[str], values: Sequence[Given]) -> None:
+    def __init__(self, command: str, arguments: Sequence[str], values: Sequence[Given], resumed: Path | None = None) -> None:
         self.command = command
+        self.resumed = resumed
         self.values = values
         self.folder: Path | None = None
-        set_parsing_settings(
-            config_read_mode_fsspec_enabled=False,
-            validate_subclass_spec_in_any=True,
-            instantiate_subclass_spec_in_any=False,
-            import_path_denylist=["*", *preflight.DENIED],
-            import_path_allowlist=[*preflight.ALLOWED, *(p.class_path for p in registry.plugins())],
-        )
+        restrict_imports()
         super().__init__(
             FinetuneModule,
             FinetuneData,
@@ -106,6 +119,7 @@ class FinetuneCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
+        parser.add_class_arguments(SaveOptions, "save")
         parser.set_defaults({"seed_everything": 42})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -121,7 +135,7 @@ class FinetuneCLI(LightningCLI):
         config = self.config[self.command]
         check_settings(self.command, config)
         check_hardware(config.trainer)
-        self.folder = self._run_options().folder(self._default_name())
+        self.folder = self.resumed or self._run_options().folder(self._default_name())
         place_loggers(config.trainer, self.folder)
 
     def _run_options(self) -> RunOptions:
@@ -141,9 +155,12 @@ class FinetuneCLI(LightningCLI):
         if config.logger is True:
             raise ConfigError("trainer.logger is true; name a logger such as TensorBoardLogger (metrics.jsonl is always written).")
         others = config.logger if isinstance(config.logger, list) else [config.logger] if config.logger else []
-        validates = self.datamodule.wanted["val"] is not None
-        callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), validates, config)
-        extra: dict[str, Any] = {"logger": [*others, logger], "default_root_dir": str(self.folder)}
+        save = SaveOptions(**self.config[self.command].save.as_dict())
+        callbacks = run_callbacks(self.folder, self.complete_config, self._run_options(), save, config)
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        extra: dict[str, Any] = {
+            "logger": [*others, logger], "default_root_dir": str(self.folder), "plugins": [*plugins, checkpoint_io.VerifiedCheckpointIO()],
+        }  # fmt: skip
         if not on_terminal():
             extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
         trainer_config = {**config, **extra, **kwargs}
@@ -164,16 +181,36 @@ class FinetuneCLI(LightningCLI):
             config.pop(key, None)
         return config
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert self.folder is not None
+        with locked(self.folder) if self.trainer.is_global_zero else nullcontext():
+            super()._run_subcommand(subcommand)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "fit" and self.resumed is not None:
+            kwargs["ckpt_path"] = self._continue_from(self.resumed)
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # the writer has them
         if subcommand in ("validate", "test"):
             kwargs["verbose"] = False  # the report prints them
         return kwargs
 
+    def _continue_from(self, folder: Path) -> str | None:
+        """The newest whole checkpoint of the run, and its metrics up to there."""
+        path = checkpoint_io.newest(folder / "checkpoints")
+        if path is None:
+            log.warning("%s has no checkpoint yet; the run starts over", folder)
+            JsonLinesLogger(folder / "metrics.jsonl").rewind(0)
+            return None
+        step = checkpoint_io.Manifest.read(path.parent).files[path.name].step
+        checkpoint_io.clean(path.parent)
+        JsonLinesLogger(folder / "metrics.jsonl").rewind(step)
+        log.info("continuing %s after step %d", folder, step)
+        return str(path)
 
-def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Sequence[Given]) -> int:
+
+def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Sequence[Given], resumed: Path | None = None) -> int:
     """Run a command of Lightning's trainer.
 
     Args:
@@ -181,6 +218,7 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
         arguments: What the user wrote after it.
         words: The same without `--plugin`.
         values: What `given` found in them; checked by `preflight`.
+        resumed: The folder of the run that goes on.
 
     Returns:
         The exit code.
@@ -190,8 +228,10 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
     gc.freeze()  # what is imported stays; collections look at the rest
     sys.argv = [sys.argv[0], command, *arguments]  # Lightning starts further ranks with it
     folder = os.environ.get("FTLAB_RUN_FOLDER")
+    if resumed is not None:
+        os.environ["FTLAB_RUN_FOLDER"] = str(resumed)
     try:
-        FinetuneCLI(command, words, values)
+        FinetuneCLI(command, words, values, resumed)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     finally:

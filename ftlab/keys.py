@@ -13,6 +13,7 @@ SECTIONS = {
     "model": "ftlab.module.FinetuneModule",
     "data": "ftlab.data.datamodule.FinetuneData",
     "run": "ftlab.run_folder.RunOptions",
+    "save": "ftlab.callbacks.checkpoints.SaveOptions",
     "trainer": TRAINER,
 }
 """First word of a key → the class whose arguments follow."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftlab import preflight, registry
-from ftlab.errors import CheckpointError, ConfigError
+from ftlab.errors import ConfigError
 from ftlab.given import given
 from ftlab.model_card import Facts
 
@@ -99,22 +99,14 @@ def find_checkpoint(folder: Path, checkpoint: str) -> Path:
 
 def _built(path: Path) -> tuple[FinetuneModule, FinetuneData, dict[str, Any]]:
     """The module and the data module that a run's configuration describes, under the same policy as `ftlab fit`."""
-    from jsonargparse import set_parsing_settings
-
     from ftlab import strict_yaml
-    from ftlab.cli import Parser
+    from ftlab.cli import Parser, restrict_imports
     from ftlab.data.datamodule import FinetuneData
     from ftlab.module import FinetuneModule
 
     for plugin in preflight.check(given(["--config", str(path)]), "fit"):
         registry.load(plugin)
-    set_parsing_settings(
-        config_read_mode_fsspec_enabled=False,
-        validate_subclass_spec_in_any=True,
-        instantiate_subclass_spec_in_any=False,
-        import_path_denylist=["*", *preflight.DENIED],
-        import_path_allowlist=[*preflight.ALLOWED, *(p.class_path for p in registry.plugins())],
-    )
+    restrict_imports()
     config = strict_yaml.read(path)
     parser = Parser(allow_abbrev=False)
     parser.add_lightning_class_args(FinetuneModule, "model")
@@ -124,14 +116,10 @@ def _built(path: Path) -> tuple[FinetuneModule, FinetuneData, dict[str, Any]]:
 
 
 def _fill(module: FinetuneModule, path: Path) -> None:
-    import torch
-
+    from ftlab import checkpoint_io
     from ftlab.export import put
 
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read ({str(error).splitlines()[0]:.80}); use another checkpoint of the run.") from error
+    checkpoint = checkpoint_io.load(path)
     module.on_load_checkpoint(checkpoint)
     put(module, checkpoint["state_dict"])
 

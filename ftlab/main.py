@@ -18,6 +18,7 @@ COMMANDS = {
     "test": ("ftlab.commands.trainer", "Loss and metrics on the test split."),
     "predict": ("ftlab.commands.trainer", "Write a prediction for every row of a split."),
     "export": ("ftlab.commands.export", "Write a run's model so that it opens without ftlab, and prove that it is the same."),
+    "verify": ("ftlab.commands.verify", "Prove that a killed and resumed run is the uninterrupted one."),
     "list": ("ftlab.commands.list", "The strategies, tasks and data sources that a configuration may name."),
     "describe": ("ftlab.commands.describe", "Fields, types, defaults and paper of one of them."),
 }

@@ -8,18 +8,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from ftlab import checkpoint as ckpt
+from ftlab import rng
 from ftlab.backbone import Backbone
 from ftlab.batch import Batch
+from ftlab.errors import ConfigError, NumericsError
 from ftlab.evaluation import Evaluation
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
+from ftlab.numerics import Guard, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
+from ftlab.step_log import StepLog
 from ftlab.strategies.applied import applied
 from ftlab.strategies.base import Placement, TuningStrategy
 from ftlab.tasks.base import Outputs, Task
@@ -39,6 +43,7 @@ class FinetuneModule(LightningModule):
         tuning: How the backbone is adapted.
         optimizer: Any torch optimiser; null is fused AdamW with the strategy's own learning rate.
         schedule: Warm-up and decay of the learning rate, in optimiser steps.
+        skip_nonfinite: Optimiser steps to leave out, because a loss or gradient is not finite, before the run ends.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class FinetuneModule(LightningModule):
         tuning: TuningStrategy,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule = Schedule(),  # noqa: B008  # frozen, and shown as the default in --help
+        skip_nonfinite: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -55,11 +61,19 @@ class FinetuneModule(LightningModule):
         self.tuning = tuning
         self.optimizer = optimizer
         self.schedule = schedule
+        if skip_nonfinite < 0:
+            raise ConfigError(f"model.skip_nonfinite is {skip_nonfinite}; it must be 0 or more.")
+        self.skip_nonfinite = skip_nonfinite
+        self.guard = Guard(skip_nonfinite, scaled=False)
         self.strict_loading = False  # on_load_checkpoint checks more than torch would
         self.model: nn.Module | None = None
         self._window: dict[str, Tensor] = {}
         self._window_figures: dict[str, Tensor] = {}
         self._rate = 0.0
+        self._nothing_scored = False
+        self._frozen: dict[str, tuple[int, int]] = {}
+        self._rng: list[dict[str, Any]] | None = None
+        """What a checkpoint says of the random generators, until the first batch after it."""
         self._validated_at = -1
         self._evaluation: Evaluation | None = None
         self.base_figures: dict[str, float] = {}
@@ -86,6 +100,9 @@ class FinetuneModule(LightningModule):
         """What a checkpoint must agree with, as plain types."""
         parts = {"model.backbone": self.backbone, "model.task": self.task, "model.tuning": self.tuning}
         return {key: ckpt.spec_of(part) for key, part in parts.items()}
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [StepLog()]
 
     def configure_model(self) -> None:
         """Load the backbone and apply the strategy; Lightning calls this again before every validate or test."""
@@ -132,7 +149,9 @@ class FinetuneModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if batch.window:
             self._window = self._global_counts(batch.window)
+            self.guard.begin()
             self._window_figures = {}
+        self.guard.rows.append(batch.rows)
         outputs = self.task.forward(self.adapted, batch)
         loss = self._share(outputs)
         terms = self.tuning.extra_losses(self.adapted, outputs, batch)
@@ -152,6 +171,7 @@ class FinetuneModule(LightningModule):
     def _global_counts(self, window: dict[str, int]) -> dict[str, Tensor]:
         local = torch.tensor([float(window[h]) for h in self.task.heads], device=self.device, dtype=torch.float32)
         total = self._sum_ranks(local)
+        self._nothing_scored = not any(window.values()) if self.trainer.world_size == 1 else not bool(total.any())
         return dict(zip(self.task.heads, total.clamp(min=1).unbind(), strict=True))
 
     def _share(self, outputs: Outputs) -> Tensor:
@@ -167,16 +187,37 @@ class FinetuneModule(LightningModule):
         self._rate = float(optimizer.param_groups[0]["lr"])
         self.tuning.on_gradients(self.adapted, self.global_step)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if not self._window_ended(batch_idx):
-            return
-        total = self.total_steps()
-        self.tuning.on_step(self.adapted, self.global_step, total)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by the logger connector
-        if self.global_step % every == 0 or self.global_step == total or self.trainer.is_last_batch:
-            figures = {name: self._sum_ranks(value) for name, value in self._window_figures.items()}
-            self.log_dict({**figures, "lr": self._rate}, prog_bar=True)
-            self.log("step", float(self.global_step))  # Lightning's own count is one behind that of validation
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Judge the gradient, then clip it; a window in which nothing is scored takes no step on any rank."""
+        norm = gradient_norm(optimizer)
+        if self._nothing_scored or not self.guard.judge(norm, self.global_step):
+            optimizer.zero_grad(set_to_none=True)  # without gradients an optimiser changes nothing, decay and moments included
+        elif gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_fit_start(self) -> None:
+        self.guard = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16"))
+        self._frozen = frozen_sums(self.adapted.named_parameters())
+
+    def on_fit_end(self) -> None:
+        self.guard.settle()
+        now = frozen_sums(self.adapted.named_parameters())
+        changed = sorted(name for name, sums in self._frozen.items() if now.get(name) != sums)
+        if changed:
+            raise NumericsError(f"the frozen tensor '{changed[0]}' changed in the run ({len(changed)} did); mend the strategy.")
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.tuning.on_step(self.adapted, self.global_step + 1, self.total_steps())  # counted when this hook has returned
+
+    def window_figures(self) -> dict[str, float]:
+        """Loss terms of the last window over all ranks, and the learning rate it was taken with."""
+        return {**{name: float(self._sum_ranks(value)) for name, value in self._window_figures.items()}, "lr": self._rate}
 
     def on_train_epoch_end(self) -> None:
         """Validate what the run ends with, which Lightning leaves out when `max_steps` falls inside an epoch."""
@@ -188,7 +229,8 @@ class FinetuneModule(LightningModule):
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
 
-    def _window_ended(self, batch_idx: int) -> bool:
+    def window_ended(self, batch_idx: int) -> bool:
+        """Whether an optimiser step came after this micro-batch."""
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     # Evaluation
@@ -224,6 +266,7 @@ class FinetuneModule(LightningModule):
             self.base_figures = figures
             return
         self._validated_at = self.global_step
+        self.log("step", float(self.global_step))  # what loggers call the step; Lightning's own count is one behind
         self.log_dict({**{f"{prefix}_{name}": value for name, value in figures.items()}, **extra}, rank_zero_only=False, sync_dist=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, object]]:
@@ -234,11 +277,19 @@ class FinetuneModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         owned = self._owned()
+        self.guard.settle()
         checkpoint["state_dict"] = ckpt.keep_owned(checkpoint["state_dict"], owned)
-        checkpoint[ckpt.STAMP] = ckpt.stamp(self.spec(), owned)
+        checkpoint[ckpt.STAMP] = {**ckpt.stamp(self.spec(), owned), "rng": rng.states(), "base_figures": self.base_figures}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ckpt.verify(checkpoint, self.spec(), self._owned())
+        self._rng = checkpoint[ckpt.STAMP]["rng"]
+        self.base_figures = checkpoint[ckpt.STAMP]["base_figures"]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self._rng is not None:
+            rng.restore(self._rng, self.global_rank)
+            self._rng = None
 
     def _owned(self) -> frozenset[str]:
         return frozenset(f"model.{name}" for name in self.tuning.owned(self.adapted))

@@ -9,22 +9,28 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
+from ftlab.callbacks.exporting import Export
 from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.callbacks.progress import progress
 from ftlab.callbacks.record import Record
 from ftlab.callbacks.report import Report
 from ftlab.callbacks.throughput import Throughput
+from ftlab.callbacks.trace import trace
+from ftlab.errors import ConfigError
 from ftlab.run_folder import RunOptions
 
 
-def run_callbacks(folder: Path, config: Callable[[], dict[str, Any]], options: RunOptions, validates: bool, trainer: Any) -> list[Callback]:
+def run_callbacks(
+    folder: Path, config: Callable[[], dict[str, Any]], options: RunOptions, save: SaveOptions, trainer: Any
+) -> list[Callback]:
     """Throughput, progress, records, checkpoints, predictions and the closing report.
 
     Args:
         folder: The run's folder.
         config: Gives the complete configuration.
         options: How predictions are written.
-        validates: Whether there is a validation loss to choose the best checkpoint by.
+        save: When checkpoints are saved.
         trainer: The `trainer` section; its own checkpoint callback and switches are respected.
     """
     throughput = Throughput()
@@ -32,19 +38,14 @@ def run_callbacks(folder: Path, config: Callable[[], dict[str, Any]], options: R
         throughput,
         Record(folder, config, throughput),
         PredictionWriter(folder, options.predictions),
+        Export(folder, config),
         Report(folder),
     ]
+    callbacks += trace()
     callbacks += progress(throughput, trainer.enable_progress_bar is not False)
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else []
-    if trainer.enable_checkpointing is not False and not any(isinstance(c, ModelCheckpoint) for c in own):
-        callbacks.append(
-            ModelCheckpoint(
-                dirpath=folder / "checkpoints",
-                filename="best" if validates else "last",
-                monitor="val_loss" if validates else None,
-                save_last=validates,
-                save_on_train_epoch_end=not validates,
-                enable_version_counter=False,
-            )
-        )
+    if any(isinstance(c, ModelCheckpoint) for c in own):
+        raise ConfigError("trainer.callbacks has a ModelCheckpoint, whose files are not verified; use the keys under save.")
+    if trainer.enable_checkpointing is not False:
+        callbacks.append(Checkpoints(folder / "checkpoints", save))
     return callbacks

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ftlab.errors import StorageError
-from ftlab.run_folder import finite
+from ftlab.run_folder import finite, write_text
 
 
 class JsonLinesLogger(Logger):
@@ -45,5 +45,27 @@ class JsonLinesLogger(Logger):
             raise StorageError(f"{self.path} cannot be written ({error.strerror}); free space and start again.") from error
 
     @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Take out what was logged after `step`, and a last line that was cut: a run that goes on writes them again."""
+        if not self.path.is_file():
+            return
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def has_validation(self, step: int) -> bool:
+        """Whether a validation at `step` was logged."""
+        if not self.path.is_file():
+            return False
+        records = (json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines())
+        return any(record["step"] == step and "val_loss" in record for record in records)
+
+    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: the configuration stands in config.yaml."""
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes every value out; configurations are read without aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 class Record(Callback):
     """Writes `config.yaml` when the data is known and `summary.json` when the fit is over.
 
@@ -44,7 +51,7 @@ class Record(Callback):
             return
         self._written = True
         config = redacted(self.config())
-        write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_text(self.folder / "config.yaml", yaml.dump(config, Dumper=_Plain, sort_keys=False, allow_unicode=True))
         for logger in trainer.loggers:
             logger.log_hyperparams(config)
 

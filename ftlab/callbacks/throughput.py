@@ -24,6 +24,7 @@ class Throughput(Callback):
         self.started = 0.0
         self.paused = 0.0
         self._pause_began = 0.0
+        self._seconds_before = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.perf_counter()
@@ -38,9 +39,15 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.tokens += batch.tokens * trainer.world_size
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokens": self.tokens, "seconds": self.seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.tokens, self._seconds_before = state_dict["tokens"], state_dict["seconds"]
+
     def seconds(self) -> float:
         """Seconds since the first batch, validation left out."""
-        return time.perf_counter() - self.started - self.paused if self.started else 0.0
+        return self._seconds_before + (time.perf_counter() - self.started - self.paused if self.started else 0.0)
 
     def rate(self) -> float:
         """Tokens per second so far, over all ranks."""

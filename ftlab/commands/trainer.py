@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 from ftlab import preflight, registry
+from ftlab.commands import resume
 from ftlab.given import given, take
 
 
@@ -28,12 +29,16 @@ def run(name: str, arguments: list[str]) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     words, targets = take(arguments, "--plugin")
-    values = given(words)
     for target in targets:
         registry.use(target)
+    words, resumed = resume.apply(words) if name == "fit" else (words, None)
+    if resumed is not None and resume.complete(resumed, words):
+        print(f"{resumed} is already complete; raise trainer.max_steps or trainer.max_epochs to go on.")
+        return 0
+    values = given(words)
     named = preflight.check(values, name)
     from ftlab import cli  # imports torch, which no error above has waited for
 
     for plugin in named:
         registry.load(plugin)
-    return cli.run(name, arguments, words, values)
+    return cli.run(name, arguments, words, values, resumed)

@@ -192,7 +192,7 @@ def test_no_validation_split_trains_and_checkpoints(ftlab: Command, tmp_path: Pa
         "--trainer.max_epochs", "1", "--run.id", "one", "--run.name", "r",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [p.name for p in (tmp_path / "runs" / "r" / "one" / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert (tmp_path / "runs" / "r" / "one" / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_windows_that_change_their_length_are_refused(tmp_path: Path) -> None:

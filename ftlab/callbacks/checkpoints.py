@@ -1,0 +1,204 @@
+"""When a run saves: at steps, by the clock, after each validation, and when a signal asks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from ftlab import checkpoint_io as files
+from ftlab.callbacks.jsonl import JsonLinesLogger
+from ftlab.errors import ConfigError, StorageError
+from ftlab.signals import SignalFlag, StoppedError
+
+if TYPE_CHECKING:
+    from ftlab.module import FinetuneModule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions:
+    """When checkpoints are saved and how many are kept.
+
+    Args:
+        every_n_steps: Save each time this many optimiser steps are done; null saves at the end of each epoch.
+        every_minutes: Save when this much time has passed since the last one; null does not look at the clock.
+        keep: How many of the newest to keep, beside the best one.
+        on_error: What to do when a checkpoint cannot be written; stop the run, or continue and try at the next one.
+    """
+
+    every_n_steps: int | None = None
+    every_minutes: float | None = None
+    keep: int = 2
+    on_error: Literal["stop", "continue"] = "stop"
+
+    def __post_init__(self) -> None:
+        for key, value in (("every_n_steps", self.every_n_steps), ("every_minutes", self.every_minutes), ("keep", self.keep)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"save.{key} is {value}; it must be above 0.")
+
+
+class Checkpoints(Checkpoint):
+    """Saves between optimiser steps only, so that a checkpoint never holds half a window.
+
+    Args:
+        folder: `checkpoints/` of the run.
+        options: When.
+    """
+
+    def __init__(self, folder: Path, options: SaveOptions) -> None:
+        self.folder = folder
+        self.options = options
+        self.signals = SignalFlag()
+        self._saved_step = -1
+        self._saved_at = files.now()
+        self._due = False
+        """Whether a validation follows the step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step, self._saved_at = trainer.global_step, files.now()
+        self._check_space(trainer, pl_module)
+        self.signals.install()
+        if self._due:
+            self._validate(trainer)
+
+    def _validate(self, trainer: Trainer) -> None:
+        """Run the validation that followed the checkpoint, unless the run was ended after it."""
+        done = any(isinstance(one, JsonLinesLogger) and one.has_validation(trainer.global_step) for one in trainer.loggers)
+        if trainer.strategy.broadcast(done):
+            return
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"due": self._due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._due = bool(state_dict["due"])
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.signals.remove()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        if not module.window_ended(batch_idx):
+            return
+        number, late = self._agreed(trainer)
+        every = self.options.every_n_steps
+        at_step = trainer.is_last_batch if every is None else trainer.global_step % every == 0
+        last = trainer.global_step >= module.total_steps()
+        self._due = _validation_follows(trainer, batch_idx, last)
+        if number or late or at_step or last:
+            self.save(trainer)
+        if number:
+            raise StoppedError(number, trainer.global_step, str(self.folder.parent))
+
+    def _agreed(self, trainer: Trainer) -> tuple[int, bool]:
+        """The highest signal that any rank got, and whether rank 0's clock says it is time."""
+        minutes = self.options.every_minutes
+        late = minutes is not None and files.now() - self._saved_at >= 60 * minutes
+        if trainer.world_size == 1:
+            return self.signals.number, late
+        flags = torch.tensor([self.signals.number, int(late and trainer.is_global_zero)], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        number, time_is_up = flags.tolist()
+        return int(number), bool(time_is_up)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        value = trainer.callback_metrics.get("val_loss")
+        if value is None or self._saved_step != trainer.global_step:
+            return
+        self._note_best(float(value))
+
+    def _note_best(self, value: float) -> None:
+        manifest = files.Manifest.read(self.folder)
+        if not math.isfinite(value) or (manifest.best_value is not None and manifest.best_value <= value):
+            return
+        former, manifest.best, manifest.best_value = manifest.best, _name(self._saved_step), value
+        manifest.write(self.folder)
+        _link(self.folder / "best.ckpt", manifest.best)
+        if former:
+            self._prune()
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the present step unless that is done; all ranks must call this."""
+        if self._saved_step == trainer.global_step:
+            return
+        try:
+            trainer.save_checkpoint(self.folder / _name(trainer.global_step))
+        except StorageError as error:
+            if self.options.on_error == "stop":
+                raise
+            log.warning("%s (save.on_error: continue)", error)
+            return
+        self._saved_step, self._saved_at = trainer.global_step, files.now()
+        if trainer.is_global_zero:
+            _link(self.folder / "last.ckpt", _name(self._saved_step))
+            self._prune()
+
+    def _prune(self) -> None:
+        manifest = files.Manifest.read(self.folder)
+        spare = [n for n in manifest.newest_first()[self.options.keep :] if n != manifest.best]
+        if not spare:
+            return
+        for name in spare:
+            del manifest.files[name]
+        manifest.write(self.folder)
+        for name in spare:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _check_space(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to start where the checkpoints to keep would not fit."""
+        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        if not trainer.is_global_zero:
+            return
+        need = checkpoint_bytes(module) * (self.options.keep + 2)  # the best one, and the one being written
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if need > free:
+            raise StorageError(
+                f"{self.folder} has {free:,} bytes free, and {self.options.keep + 2} checkpoints need about {need:,}; "
+                "free space, lower save.keep, or set run.root to another disk."
+            )
+
+
+def checkpoint_bytes(module: FinetuneModule) -> int:
+    """About how large a checkpoint is: what is owned, and two moments for each trainable number."""
+    state = module.adapted.state_dict()
+    owned = sum(state[name].numel() * state[name].element_size() for name in module.tuning.owned(module.adapted))
+    moments = sum(2 * p.numel() * p.element_size() for p in module.adapted.parameters() if p.requires_grad)
+    return int(owned + moments)
+
+
+def _validation_follows(trainer: Trainer, batch_idx: int, last: bool) -> bool:
+    if not trainer.enable_validation:
+        return False
+    every = trainer.check_val_every_n_epoch
+    if trainer.is_last_batch:
+        return last or every is None or (trainer.current_epoch + 1) % every == 0
+    interval = trainer.val_check_batch
+    return last or (interval is not None and (batch_idx + 1) % interval == 0)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}.ckpt"
+
+
+def _link(path: Path, target: str) -> None:
+    """Point a name at a checkpoint, for people; the run itself reads the manifest."""
+    work = path.with_name(f".{path.name}.tmp")
+    work.unlink(missing_ok=True)
+    os.symlink(target, work)
+    os.replace(work, path)

@@ -1,0 +1,112 @@
+"""`--resume`: the arguments of a run that goes on, and what may differ from those it began with."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ftlab import strict_yaml
+from ftlab.errors import CheckpointError, ConfigError
+from ftlab.given import COMMAND_LINE, Given, flat, given, take
+
+MAY_DIFFER = (
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "trainer.max_time",
+    "trainer.logger*",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "data.num_workers",
+    "save.*",
+    "run.predictions",
+)
+"""Keys that do not change what a step computes; a longer run changes the learning rate of a schedule that ends with it."""
+
+
+def find_run(target: str) -> Path:
+    """The folder of a run.
+
+    Args:
+        target: The folder itself, or its `config.yaml`.
+
+    Raises:
+        ConfigError: It is no run.
+    """
+    path = Path(target).expanduser().resolve()
+    folder = path.parent if path.name == "config.yaml" else path
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"--resume {target} is not the folder of a run: it has no config.yaml; name runs/NAME/ID.")
+    return folder
+
+
+def check_unchanged(stored: dict[str, Any], values: Sequence[Given], overrides: Sequence[str]) -> None:
+    """Refuse what would make the run another one.
+
+    Args:
+        stored: The run's own configuration.
+        values: What the user gave beside it.
+        overrides: Keys that the user lets differ, by `--override-resume`.
+
+    Raises:
+        CheckpointError: A key has another value than in the run.
+    """
+    before = {_plain(g.key): g.value for g in flat(stored, "", "config.yaml")}
+    for item in values:
+        key = _plain(item.key)
+        if any(fnmatch.fnmatchcase(key, pattern) for pattern in (*MAY_DIFFER, *overrides)):
+            continue
+        old = before.get(key)
+        same = old == item.value or (isinstance(old, str) and isinstance(item.value, str) and old.rpartition(".")[2] == item.value)
+        if not same:
+            raise CheckpointError(
+                f"{key} is {item.value!r}, the run has {old!r}; leave it out, start a new run, or add --override-resume {key}."
+            )
+
+
+def _plain(key: str) -> str:
+    return key.replace(".init_args.", ".").removesuffix(".class_path")
+
+
+def apply(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Put a run's own configuration before what the user wrote.
+
+    Args:
+        arguments: What follows `fit`, with `--resume RUN`, `--resume auto` or neither.
+
+    Returns:
+        The arguments to run with, and the folder of the run that goes on; None for a new run.
+
+    Raises:
+        CheckpointError: Something differs that must not.
+        ConfigError: There is no such run.
+    """
+    words, targets = take(arguments, "--resume")
+    words, overrides = take(words, "--override-resume")
+    if not targets:
+        if overrides:
+            raise ConfigError("--override-resume goes with --resume RUN; add it, or leave this out.")
+        return words, None
+    folder = _automatic(words) if targets[-1] == "auto" else find_run(targets[-1])
+    if folder is None:
+        return words, None
+    check_unchanged(strict_yaml.read(folder / "config.yaml"), given(words), overrides)
+    return ["--config", str(folder / "config.yaml"), *words], folder
+
+
+def _automatic(words: Sequence[str]) -> Path | None:
+    """The folder that `run.root`, `run.name` and `run.id` name, if a run has begun there."""
+    chosen = {item.key: item.value for item in given(words)}
+    name, identity = chosen.get("run.name"), chosen.get("run.id")
+    if not isinstance(name, str) or not isinstance(identity, str):
+        raise ConfigError("--resume auto needs run.name and run.id, which name the run whoever starts it; set both.")
+    folder = Path(str(chosen.get("run.root", "runs"))).expanduser().resolve() / name / identity
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def complete(folder: Path, words: Sequence[str]) -> bool:
+    """Whether the run has ended and nothing asks it to go further."""
+    longer = {"trainer.max_steps", "trainer.max_epochs", "trainer.max_time"}
+    asked = {item.key for item in given(words) if item.origin == COMMAND_LINE}
+    return (folder / "summary.json").is_file() and not longer & asked

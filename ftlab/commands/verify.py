@@ -1,0 +1,155 @@
+"""`ftlab verify`: the resume certificate. One run goes through, another is killed half-way and resumed; they must be the same run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ftlab.commands.resume import find_run
+from ftlab.errors import ConfigError
+from ftlab.given import take
+from ftlab.run_folder import write_json
+
+_STEPS = 3
+"""Optimiser steps before the kill, and after it."""
+_PATIENCE = 600.0
+"""Seconds without a new step after which a run is taken to hang."""
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run the certificate for a configuration or a run.
+
+    Args:
+        name: verify.
+        arguments: A YAML file or a run's folder, then what `fit` takes; `--steps N` is the number of steps before the kill.
+
+    Returns:
+        0 where both runs are the same to the last bit, else 4.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("ftlab verify needs a configuration or a run; write `ftlab verify config.yaml` or `ftlab verify runs/NAME/ID`.")
+    words, numbers = take(arguments[1:], "--steps")
+    steps = int(numbers[-1]) if numbers and numbers[-1].isdigit() else _STEPS
+    target = Path(arguments[0])
+    config = find_run(str(target)) / "config.yaml" if target.is_dir() else target
+    with tempfile.TemporaryDirectory(prefix="ftlab-verify-") as folder:
+        base = [sys.executable, "-P", "-m", "ftlab", "fit", "--config", str(config), *words]
+        base += ["--run.root", folder, "--run.name", "verify", "--trainer.max_steps", str(2 * steps)]
+        base += ["--save.every_n_steps", "1", "--trainer.log_every_n_steps", "1"]
+        verdict = certify(base, Path(folder), steps)
+    for line in verdict["lines"]:
+        print(line)
+    print("verified: the resumed run is the uninterrupted one" if verdict["same"] else "not verified: the runs differ")
+    if target.is_dir():
+        write_json(target / "verify.json", verdict)
+    return 0 if verdict["same"] else 4
+
+
+def certify(command: Sequence[str], folder: Path, steps: int) -> dict[str, Any]:
+    """Run 2n steps, then n, a kill, and n again; compare.
+
+    Args:
+        command: `ftlab fit` with everything but the run's id.
+        folder: Where the runs are kept.
+        steps: n.
+    """
+    whole, broken = folder / "verify" / "whole", folder / "verify" / "broken"
+    _finish(_start([*command, "--run.id", "whole"], folder / "trace-whole"))
+    killed = _start([*command, "--run.id", "broken"], folder / "trace-broken")
+    at = _kill_after(killed, folder / "trace-broken", steps)
+    resume = [*command[: command.index("fit") + 1], "--resume", str(broken)]
+    _finish(_start(resume, folder / "trace-broken"))
+    lines = [f"killed by SIGKILL after step {at} of {2 * steps}, then resumed"]
+    lines += compare_traces(folder / "trace-whole", folder / "trace-broken")
+    lines += compare_checkpoints(whole / "checkpoints" / "last.ckpt", broken / "checkpoints" / "last.ckpt")
+    return {"same": all("differ" not in line.split() for line in lines), "steps": 2 * steps, "killed_at": at, "lines": lines}
+
+
+def _start(command: Sequence[str], trace: Path) -> subprocess.Popen[str]:
+    trace.mkdir(exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k != "FTLAB_RUN_FOLDER"}
+    environment["FTLAB_TRACE"] = str(trace)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )  # fmt: skip
+
+
+def _finish(process: subprocess.Popen[str]) -> None:
+    output, _ = process.communicate()
+    if process.returncode:
+        raise ConfigError(f"the run to verify ended with exit code {process.returncode}: {output.strip().splitlines()[-1]}")
+
+
+def _kill_after(process: subprocess.Popen[str], trace: Path, steps: int) -> int:
+    """Kill the whole session once `steps` optimiser steps are in the trace; the step that was reached."""
+    reached, last = 0, time.monotonic()
+    while reached < steps and process.poll() is None and time.monotonic() - last < _PATIENCE:
+        now = max((int(r["step"]) for r in read_trace(trace)), default=0)
+        if now > reached:
+            reached, last = now, time.monotonic()
+        time.sleep(0.002)  # polled, so that the run itself holds no code for being killed
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    if reached < steps:
+        raise ConfigError(f"the run to verify ended after step {reached}, before it could be killed; it needs at least {2 * steps} steps.")
+    return reached
+
+
+def read_trace(folder: Path) -> list[dict[str, Any]]:
+    """Every whole line of every rank."""
+    records = []
+    for path in sorted(folder.glob("rank*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append({**json.loads(line), "rank": path.stem})
+            except ValueError:  # the line that the kill cut
+                continue
+    return records
+
+
+def compare_traces(whole: Path, broken: Path) -> list[str]:
+    """One line each for rows, learning rates and losses; a micro-batch that was run twice must agree both times."""
+    expected = {(r["rank"], r["epoch"], r["batch"]): r for r in read_trace(whole)}
+    found = read_trace(broken)
+    missing = expected.keys() - {(r["rank"], r["epoch"], r["batch"]) for r in found}
+    lines = [] if not missing else [f"micro-batches differ: {len(missing)} of {len(expected)} were not run"]
+    for field, words in (("rows", "row ids"), ("lr", "learning rates"), ("loss", "losses")):
+        wrong = [r for r in found if expected.get((r["rank"], r["epoch"], r["batch"]), {}).get(field) != r[field]]
+        where = f" differ first at step {wrong[0]['step']}" if wrong else f" are equal in all {len(found)} micro-batches"
+        lines.append(words + where)
+    return lines
+
+
+def compare_checkpoints(whole: Path, broken: Path) -> list[str]:
+    """One line each for weights, optimiser and random state."""
+    from ftlab.checkpoint_io import load
+
+    first, second = load(whole), load(broken)
+    parts = {
+        "weights": (first["state_dict"], second["state_dict"]),
+        "optimiser": (first["optimizer_states"], second["optimizer_states"]),
+        "schedule": (first["lr_schedulers"], second["lr_schedulers"]),
+        "random state": (first["ftlab"]["rng"], second["ftlab"]["rng"]),
+    }
+    return [f"{name} {'is' if name != 'weights' else 'are'} equal" if equal(a, b) else f"{name} differ" for name, (a, b) in parts.items()]
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two nested values of tensors and plain types are the same to the last bit."""
+    import torch
+
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return isinstance(second, dict) and first.keys() == second.keys() and all(equal(v, second[k]) for k, v in first.items())
+    if isinstance(first, list | tuple):
+        return isinstance(second, list | tuple) and len(first) == len(second) and all(map(equal, first, second))
+    return bool(first == second)

@@ -1,0 +1,105 @@
+"""A loss or gradient that is not finite ends the run, or is left out a set number of times."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ftlab.errors import NumericsError
+
+log = logging.getLogger(__name__)
+
+_OVERFLOWS = 10
+"""Steps in a row that fp16's loss scaling may leave out while it looks for a scale that fits."""
+
+
+class Guard:
+    """Looks at the norm of every step's gradient.
+
+    A loss that is not finite makes its gradient so, on every rank, because ranks add their gradients: all come to the same verdict.
+
+    Args:
+        allowed: Steps that may be left out before the run ends.
+        scaled: Whether fp16's scaler leaves out steps of its own.
+    """
+
+    def __init__(self, allowed: int, scaled: bool) -> None:
+        self.allowed = allowed
+        self.scaled = scaled
+        self.left_out = 0
+        self.overflows = 0
+        self.rows: list[Tensor] = []
+        self._pending: tuple[Tensor, int, list[int]] | None = None
+
+    def begin(self) -> None:
+        """A new accumulation window."""
+        self.rows = []
+
+    def judge(self, norm: Tensor, step: int) -> bool:
+        """Whether the optimiser may take the step.
+
+        On a GPU the answer is asked for one step later, so that nothing waits for the device, unless steps may be left out.
+
+        Args:
+            norm: Norm of the whole gradient.
+            step: Optimiser steps done.
+
+        Raises:
+            NumericsError: It is not finite, and no more steps may be left out.
+        """
+        self.settle()
+        rows = [int(row) for part in self.rows for row in part]
+        self._pending = (norm, step, rows)
+        if norm.device.type == "cpu" or self.allowed or self.scaled:
+            return self.settle()
+        return True
+
+    def settle(self) -> bool:
+        """Answer for the step that was put off; called before anything is saved."""
+        if self._pending is None:
+            return True
+        (norm, step, rows), self._pending = self._pending, None
+        value = float(norm)
+        if math.isfinite(value):
+            self.overflows = 0
+            return True
+        if self.scaled and self.overflows < _OVERFLOWS:
+            self.overflows += 1
+            return True  # the scaler leaves the step out itself
+        if self.left_out < self.allowed:
+            self.left_out += 1
+            log.warning("step %d is left out: its gradient is %s; rows %s", step + 1, value, rows)
+            return False
+        raise NumericsError(
+            f"the gradient of step {step + 1} is {value}, from rows {_short(rows)}; the last checkpoint is untouched: look at these rows, "
+            "lower the learning rate, or set model.skip_nonfinite to leave out a few such steps."
+        )
+
+
+def _short(rows: list[int]) -> str:
+    shown = ", ".join(map(str, rows[:16]))
+    return shown if len(rows) <= 16 else f"{shown} and {len(rows) - 16} more"
+
+
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Norm of all gradients together."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+
+
+def frozen_sums(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, tuple[int, int]]:
+    """Name → two sums over the bits of each frozen tensor, which change when it does."""
+    return {name: _sums(p.detach()) for name, p in parameters if not p.requires_grad}
+
+
+def _sums(tensor: Tensor) -> tuple[int, int]:
+    bits = tensor.contiguous().flatten().view(torch.uint8)
+    wide = bits[: len(bits) // 8 * 8].view(torch.int64) if len(bits) >= 8 else bits.long()
+    rest = int(bits[len(bits) // 8 * 8 :].long().sum())
+    place = torch.arange(len(wide), device=wide.device)
+    return int(wide.sum()) + rest, int((wide * (place * 2 + 1)).sum())
