@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import ftlab
 from ftlab.backbone import ASSETS
+from ftlab.checkpoint_io import VerifiedCheckpointIO
 from ftlab.errors import CheckpointError, ConfigError, SecurityError
 from ftlab.loading import load_run
 from ftlab.main import main
@@ -66,6 +67,12 @@ def stored(run: Path, name: str = "best") -> dict[str, torch.Tensor]:
     return found
 
 
+def rewritten(content: dict[str, object], path: Path) -> None:
+    """Put another checkpoint in the place of `path`, listed as if the run had written it."""
+    path.unlink()
+    VerifiedCheckpointIO().save_checkpoint(content, path)
+
+
 def test_a_full_run_is_its_checkpoint_over_the_base(runs: Path) -> None:
     model, tokenizer = ftlab.load(runs / "full")
     assert not any(m.training for m in model.modules())
@@ -102,12 +109,14 @@ def test_which_checkpoint(lora: Path) -> None:
     saved = torch.load(last, weights_only=True)
     first = next(name for name in saved["state_dict"] if "lora_B" in name)
     saved["state_dict"][first] += 1.0
-    torch.save(saved, last)
+    rewritten(saved, last)
     tokens = ids(grown(LLAMA))
     best, newest, named = (logits(ftlab.load(lora, c).model, tokens) for c in ("best", "last", str(last)))
     assert torch.equal(newest, named)
     assert not torch.equal(best, newest)
-    with pytest.raises(ConfigError, match=r"--checkpoint other of .* is no file \(other\); its checkpoints are: best.ckpt, last.ckpt"):
+    with pytest.raises(
+        ConfigError, match=r"--checkpoint other of .* is no file \(other\); its checkpoints are: best.ckpt, last.ckpt, step"
+    ):
         ftlab.load(lora, "other")
 
 
@@ -138,7 +147,7 @@ def test_a_config_of_a_run_is_not_trusted(lora: Path) -> None:
         (["RUN", "--to", "."], 2, "exists and is not an empty folder"),
         (["RUN"], 2, "--to"),
         (["RUN", "--to", "out", "--dtype", "int8"], 2, "int8"),
-        (["RUN", "--to", "out", "--checkpoint", "best.ckpt"], 2, "is no file (best.ckpt); its checkpoints are: best.ckpt, last.ckpt"),
+        (["RUN", "--to", "out", "--checkpoint", "best.ckpt"], 2, "is no file (best.ckpt); its checkpoints are: best.ckpt, last.ckpt, step"),
     ],
 )
 def test_refused_before_anything_is_loaded(
@@ -182,7 +191,7 @@ def test_export_of_a_run_whose_weights_are_not_numbers(lora: Path, tmp_path: Pat
     path = lora / "checkpoints" / "best.ckpt"
     saved = torch.load(path, weights_only=True)
     next(t for n, t in saved["state_dict"].items() if "lora_B" in n).fill_(float("nan"))
-    torch.save(saved, path)
+    rewritten(saved, path)
     assert main(["export", str(lora), "--to", str(tmp_path / "out")]) == 4
     assert not (tmp_path / "out").exists()
 
