@@ -6,12 +6,17 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import ftlab
 from ftlab.errors import CheckpointError, nearest
 
 STAMP = "ftlab"
+FORMAT = 1
+"""Counts up whenever a stamp's content changes."""
+_KEYS = {"spec": Mapping, "fingerprints": Mapping, "rng": list, "base_figures": Mapping}
+"""What a stamp holds beside format and version."""
 
 
 def spec_of(value: Any) -> Any:
@@ -29,7 +34,7 @@ def spec_of(value: Any) -> Any:
 
 def stamp(spec: Mapping[str, object], owned: Iterable[str]) -> dict[str, object]:
     """What is stored beside the tensors."""
-    return {"version": ftlab.__version__, "spec": dict(spec), "owned": sorted(owned)}
+    return {"format": FORMAT, "version": ftlab.__version__, "spec": dict(spec), "owned": sorted(owned)}
 
 
 def keep_owned(state: dict[str, Tensor], owned: frozenset[str]) -> dict[str, Tensor]:
@@ -44,22 +49,49 @@ def keep_owned(state: dict[str, Tensor], owned: frozenset[str]) -> dict[str, Ten
     return {name: tensor for name, tensor in state.items() if name in owned}
 
 
-def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: frozenset[str]) -> None:
+def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: Mapping[str, Tensor]) -> None:
     """Refuse a checkpoint that is not exactly of this model.
+
+    Args:
+        checkpoint: What was loaded.
+        spec: The model's own, as in its stamp.
+        owned: Name → tensor of the model, for every tensor that the checkpoint must hold.
 
     Raises:
         CheckpointError: It has no stamp, another spec, or other tensors; the message names the first difference.
     """
     found = checkpoint.get(STAMP)
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise CheckpointError("the checkpoint was not written by ftlab; give --ckpt_path a file from a run's checkpoints folder.")
+    if found.get("format") != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint has format {found.get('format')} of ftlab {found.get('version')}, this is format {FORMAT} "
+            f"of ftlab {ftlab.__version__}; use the version that wrote it."
+        )
+    for key, kind in _KEYS.items():
+        if not isinstance(found.get(key), kind):
+            raise CheckpointError(f"the checkpoint's stamp holds no {key}; use another checkpoint of the run.")
     for key, old, new in differences(found["spec"], spec):
         raise CheckpointError(f"the checkpoint has {key} {old!r}, the configuration {new!r}; use the config.yaml of the checkpoint's run.")
-    stored = frozenset(checkpoint["state_dict"])
-    for name in sorted(owned - stored):
+    tensors = checkpoint["state_dict"]
+    stored = frozenset(tensors)
+    for name in sorted(owned.keys() - stored):
         raise CheckpointError(f"the checkpoint lacks the tensor '{name}'; it holds {', '.join(nearest(name, stored)) or 'none like it'}.")
-    for name in sorted(stored - owned):
+    for name in sorted(stored - owned.keys()):
         raise CheckpointError(f"the checkpoint holds the tensor '{name}', which this model does not own; use the configuration of its run.")
+    for name, own in owned.items():
+        _verify_tensor(name, tensors[name], own)
+
+
+def _verify_tensor(name: str, stored: object, own: Tensor) -> None:
+    if not isinstance(stored, Tensor) or stored.shape != own.shape or stored.dtype != own.dtype:
+        held = f"{stored.dtype} {tuple(stored.shape)}" if isinstance(stored, Tensor) else type(stored).__name__
+        raise CheckpointError(
+            f"the checkpoint's '{name}' is {held}, the model's {own.dtype} {tuple(own.shape)}; use its run's config.yaml."
+        )
+    # A model's own buffer may hold infinities, as masks do.
+    if not torch.isfinite(stored).all() and torch.isfinite(own).all():
+        raise CheckpointError(f"the checkpoint's '{name}' holds numbers that are not finite; use an earlier checkpoint of the run.")
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterable[tuple[str, object, object]]:

@@ -25,7 +25,6 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from ftlab.errors import CheckpointError, SecurityError, StorageError
-from ftlab.run_folder import write_text
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +42,10 @@ class Entry:
     bytes: int
     step: int
     epoch: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sha256, str) or not all(type(v) is int for v in (self.bytes, self.step, self.epoch)):
+            raise TypeError(f"an entry holds {self}")
 
 
 @dataclass
@@ -73,7 +76,7 @@ class Manifest:
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw["format"] != FORMAT:
                 raise CheckpointError(f"{path} has format {raw['format']}, this ftlab reads {FORMAT}; use the version that wrote it.")
-            files = {str(name): Entry(**entry) for name, entry in raw["files"].items()}
+            files = {_plain_name(name): Entry(**entry) for name, entry in raw["files"].items()}
             return Manifest(files=files, best=raw["best"], best_value=raw["best_value"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged ({error!r:.80}); restore it, or start a new run.") from error
@@ -82,7 +85,8 @@ class Manifest:
         """Replace the folder's manifest."""
         files = {name: asdict(entry) for name, entry in self.files.items()}
         content = {"format": FORMAT, "files": files, "best": self.best, "best_value": self.best_value}
-        write_text(folder / MANIFEST, json.dumps(content, indent=1) + "\n")
+        text = (json.dumps(content, indent=1) + "\n").encode()
+        write_whole(folder / MANIFEST, lambda file: file.write(text))
 
     def newest_first(self) -> list[str]:
         """File names by falling step; clocks and file times play no part."""
@@ -94,6 +98,8 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
         target = Path(path)
+        if not (target.parent / MANIFEST).exists():
+            Manifest().write(target.parent)  # from here on, checkpoints without a manifest are a fault and not a first save cut off
         digest, size = write_whole(target, lambda file: torch.save(checkpoint, file))
         manifest = Manifest.read(target.parent)
         entry = Entry(sha256=digest, bytes=size, step=int(checkpoint["global_step"]), epoch=int(checkpoint["epoch"]))
@@ -101,7 +107,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         manifest.write(target.parent)
 
     def load_checkpoint(self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return load(Path(path))
+        return load(path)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         target = Path(path)
@@ -111,7 +117,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         target.unlink(missing_ok=True)
 
 
-def write_whole(target: Path, write: Callable[[IO[bytes]], None]) -> tuple[str, int]:
+def write_whole(target: Path, write: Callable[[IO[bytes]], object]) -> tuple[str, int]:
     """Write a file whole or not at all; its SHA-256 and size.
 
     Raises:
@@ -165,7 +171,7 @@ class _Hashing:
         self.file.flush()
 
 
-def _write_synced(work: Path, write: Callable[[IO[bytes]], None]) -> tuple[str, int]:
+def _write_synced(work: Path, write: Callable[[IO[bytes]], object]) -> tuple[str, int]:
     # O_EXCL and O_NOFOLLOW: in a folder that others can write to, nobody can lay a link under this name.
     descriptor = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -190,9 +196,11 @@ def problem(path: Path) -> str | None:
     real = path.resolve()
     known = Manifest.read(real.parent).files
     entry = known.get(real.name)
+    if path.name in Manifest.read(path.parent).files and path.is_symlink():
+        return "is a link, which this run did not write"  # another run's manifest would vouch for what it points at
     if entry is None:  # a folder that was copied without its links has their files instead
         copied = real.is_file() and file_hash(real) in {one.sha256 for one in known.values()}
-        return None if copied else f"is not listed in {real.parent / MANIFEST}, or is not what was written"
+        return None if copied else f"is not listed in {real.parent / MANIFEST}"
     if not real.is_file():
         return "is gone"
     size = real.stat().st_size
@@ -203,22 +211,27 @@ def problem(path: Path) -> str | None:
     return None
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(place: str | os.PathLike[str]) -> dict[str, Any]:
     """A verified checkpoint.
 
     Raises:
         CheckpointError: It is absent, damaged, or not listed in the manifest beside it.
         SecurityError: It holds more than tensors and plain values.
     """
-    if "://" in str(path):
-        raise SecurityError(f"{path} is a checkpoint from elsewhere; download it and name the local file.")
+    if "://" in os.fspath(place):  # a Path would make one slash of two
+        raise SecurityError(f"{place} is a checkpoint from elsewhere; download it and name the local file.")
+    path = Path(place)
     fault = problem(path)
     if fault is not None:
         raise CheckpointError(f"{path} {fault}; use another checkpoint of the run, or copy the whole checkpoints folder.")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SecurityError(f"{path} holds more than tensors and plain values, which could run code; it was not loaded.") from error
+    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path} is no checkpoint ({error!r:.80}); use another one of the run.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__} instead of a checkpoint; use another one of the run.")
     return content
 
 
@@ -229,6 +242,8 @@ def newest(folder: Path) -> Path | None:
         CheckpointError: There are checkpoints, and none of them verifies.
     """
     names = Manifest.read(folder).newest_first()
+    if not names and not (folder / MANIFEST).is_file() and any(folder.glob("step-*.ckpt")):
+        raise CheckpointError(f"{folder} has checkpoints but no {MANIFEST} to verify them by; restore it, or start a new run.")
     faults: list[str] = []
     for name in names:
         fault = problem(folder / name)
@@ -253,6 +268,13 @@ def clean(folder: Path) -> None:
 def _strays(folder: Path) -> Iterator[Path]:
     yield from folder.glob(".*.tmp")
     yield from (p for p in folder.glob("step-*.ckpt") if not p.is_symlink())
+
+
+def _plain_name(name: object) -> str:
+    """A file name in the folder itself: nothing else is ever hashed, loaded or deleted."""
+    if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
+        raise ValueError(f"a file is named {name!r:.40}")
+    return name
 
 
 def file_hash(path: Path) -> str:

@@ -199,12 +199,12 @@ class FinetuneCLI(LightningCLI):
     def _continue_from(self, folder: Path) -> str | None:
         """The newest whole checkpoint of the run, and its metrics up to there."""
         path = checkpoint_io.newest(folder / "checkpoints")
+        checkpoint_io.clean(folder / "checkpoints")
         if path is None:
             log.warning("%s has no checkpoint yet; the run starts over", folder)
             JsonLinesLogger(folder / "metrics.jsonl").rewind(0)
             return None
         step = checkpoint_io.Manifest.read(path.parent).files[path.name].step
-        checkpoint_io.clean(path.parent)
         JsonLinesLogger(folder / "metrics.jsonl").rewind(step)
         log.info("continuing %s after step %d", folder, step)
         return str(path)

@@ -18,6 +18,8 @@ class FtlabError(Exception):
     """Base of every error that ftlab raises on purpose."""
 
     exit_code = 1
+    on_all_ranks = False
+    """Raised by every rank together, so that rank 0 speaks for all."""
 
 
 class ConfigError(FtlabError):
@@ -42,6 +44,7 @@ class NumericsError(FtlabError):
     """A loss or gradient that is not finite."""
 
     exit_code = 5
+    on_all_ranks = True
 
 
 class EnvironmentFault(FtlabError):  # noqa: N818  # EnvironmentError is a name of Python itself

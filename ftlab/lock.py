@@ -23,12 +23,18 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: Another process holds it; the message says which.
     """
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+    path = folder / ".lock"
+    try:  # a link under this name would have its target emptied
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be opened ({error.strerror}); remove it, or set run.root to a folder of your own.") from error
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
+        except BlockingIOError as error:
             raise StorageError(f"{folder} is locked by {file.read().strip() or 'another process'}; wait for it, or end it.") from error
+        except OSError as error:
+            raise StorageError(f"{path} cannot be locked ({error.strerror}); set run.root to a file system that has locks.") from error
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")

@@ -95,6 +95,8 @@ def _interrupted() -> int:
 def _report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
+    if isinstance(error, FtlabError) and error.on_all_ranks and os.environ.get("LOCAL_RANK", "0") != "0":
+        return error.exit_code
     if isinstance(error, FtlabError):
         details = getattr(error, "details", "")
         print(f"{details}ftlab: error: {error}", file=sys.stderr)

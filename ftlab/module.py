@@ -16,11 +16,12 @@ from ftlab import checkpoint as ckpt
 from ftlab import rng
 from ftlab.backbone import Backbone
 from ftlab.batch import Batch
-from ftlab.errors import ConfigError, NumericsError
+from ftlab.errors import ConfigError
 from ftlab.evaluation import Evaluation
+from ftlab.fingerprints import base_fingerprint, check, tokenizer_fingerprint
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
-from ftlab.numerics import Guard, frozen_sums, gradient_norm
+from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
 from ftlab.step_log import StepLog
@@ -72,12 +73,11 @@ class FinetuneModule(LightningModule):
         self._rate = 0.0
         self._nothing_scored = False
         self._frozen: dict[str, tuple[int, int]] = {}
-        self._rng: list[dict[str, Any]] | None = None
-        """What a checkpoint says of the random generators, until the first batch after it."""
+        self._base = ""
+        self._rng: list[dict[str, Any]] | None = None  # what a checkpoint says of it, until the first batch after it
         self._validated_at = -1
         self._evaluation: Evaluation | None = None
-        self.base_figures: dict[str, float] = {}
-        """Validation of the untuned model, from the check that Lightning runs before the fit."""
+        self.base_figures: dict[str, float] = {}  # validation of the untuned model, from Lightning's check before the fit
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -112,6 +112,7 @@ class FinetuneModule(LightningModule):
         device = self.trainer.strategy.root_device if self._trainer else torch.device("cpu")
         options = self.tuning.load_options(Placement(device=device, precision=precision))
         model, missing = self.backbone.load_model(self.task.auto_class, self.task.model_options(), options)
+        self._base = base_fingerprint(model.state_dict(), missing)
         model.config.pad_token_id = self.tokenizer.pad_token_id
         heads = fresh_modules(model, missing, self.backbone)
         heads |= grow(model, self.backbone, self.tokenizer)
@@ -161,7 +162,8 @@ class FinetuneModule(LightningModule):
             loss = loss + torch.stack(list(terms.values())).sum()
         self._note({"train_loss": loss, **{f"train_{name}": term for name, term in terms.items()}})
         # Lightning divides by the window's nominal length and DDP by the number of ranks; the share is already exact.
-        return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+        # A loss that is not finite while its gradient is becomes NaN in the gradient too, where every rank sees it.
+        return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size + 0 * loss.detach())
 
     def _note(self, figures: dict[str, Tensor]) -> None:
         """Add a micro-batch's shares to the window's figures; they stay on the device until they are logged."""
@@ -204,12 +206,9 @@ class FinetuneModule(LightningModule):
         self.guard = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16"))
         self._frozen = frozen_sums(self.adapted.named_parameters())
 
-    def on_fit_end(self) -> None:
+    def on_train_end(self) -> None:  # before callbacks write that the run is complete
         self.guard.settle()
-        now = frozen_sums(self.adapted.named_parameters())
-        changed = sorted(name for name, sums in self._frozen.items() if now.get(name) != sums)
-        if changed:
-            raise NumericsError(f"the frozen tensor '{changed[0]}' changed in the run ({len(changed)} did); mend the strategy.")
+        check_frozen(self._frozen, self.adapted.named_parameters())
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -276,13 +275,15 @@ class FinetuneModule(LightningModule):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        owned = self._owned()
         self.guard.settle()
+        owned = self._owned()
         checkpoint["state_dict"] = ckpt.keep_owned(checkpoint["state_dict"], owned)
-        checkpoint[ckpt.STAMP] = {**ckpt.stamp(self.spec(), owned), "rng": rng.states(), "base_figures": self.base_figures}
+        run = {"fingerprints": self._fingerprints(), "rng": rng.states(), "base_figures": self.base_figures}
+        checkpoint[ckpt.STAMP] = {**ckpt.stamp(self.spec(), owned), **run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        ckpt.verify(checkpoint, self.spec(), self._owned())
+        ckpt.verify(checkpoint, self.spec(), ckpt.keep_owned(self.state_dict(), self._owned()))
+        check(checkpoint[ckpt.STAMP]["fingerprints"], self._fingerprints())
         self._rng = checkpoint[ckpt.STAMP]["rng"]
         self.base_figures = checkpoint[ckpt.STAMP]["base_figures"]
 
@@ -290,6 +291,10 @@ class FinetuneModule(LightningModule):
         if self._rng is not None:
             rng.restore(self._rng, self.global_rank)
             self._rng = None
+
+    def _fingerprints(self) -> dict[str, str]:
+        rows = {"data": self.trainer.datamodule.fingerprints["train"]} if self.trainer.state.fn == "fit" else {}  # type: ignore[attr-defined]
+        return {"base": self._base, "tokenizer": tokenizer_fingerprint(self.tokenizer), **rows}
 
     def _owned(self) -> frozenset[str]:
         return frozenset(f"model.{name}" for name in self.tuning.owned(self.adapted))

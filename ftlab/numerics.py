@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ftlab.errors import NumericsError
+from ftlab.fingerprints import words
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Guard:
             NumericsError: It is not finite, and no more steps may be left out.
         """
         self.settle()
-        rows = [int(row) for part in self.rows for row in part]
+        rows = [int(row) for part in self.rows for row in part if row >= 0]
         self._pending = (norm, step, rows)
         if norm.device.type == "cpu" or self.allowed or self.scaled:
             return self.settle()
@@ -71,14 +73,24 @@ class Guard:
         if self.scaled and self.overflows < _OVERFLOWS:
             self.overflows += 1
             return True  # the scaler leaves the step out itself
+        rows = _of_all_ranks(rows)
         if self.left_out < self.allowed:
             self.left_out += 1
-            log.warning("step %d is left out: its gradient is %s; rows %s", step + 1, value, rows)
+            log.warning("step %d is left out: its gradient is %s; rows %s", step + 1, value, _short(rows))
             return False
         raise NumericsError(
             f"the gradient of step {step + 1} is {value}, from rows {_short(rows)}; the last checkpoint is untouched: look at these rows, "
             "lower the learning rate, or set model.skip_nonfinite to leave out a few such steps."
         )
+
+
+def _of_all_ranks(rows: list[int]) -> list[int]:
+    """The rows of every rank: all come here together, and any of them may have had the bad one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return rows
+    gathered: list[list[int]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(gathered, rows)
+    return [row for part in gathered for row in part]
 
 
 def _short(rows: list[int]) -> str:
@@ -97,9 +109,24 @@ def frozen_sums(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, tup
     return {name: _sums(p.detach()) for name, p in parameters if not p.requires_grad}
 
 
+def check_frozen(before: Mapping[str, tuple[int, int]], parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Refuse a run in which a frozen tensor changed.
+
+    Args:
+        before: `frozen_sums` of the beginning.
+        parameters: The same parameters now.
+
+    Raises:
+        NumericsError: One has other bits, or is not frozen any more.
+    """
+    now = frozen_sums(parameters)
+    changed = sorted(name for name, sums in before.items() if now.get(name) != sums)
+    if changed:
+        raise NumericsError(f"the frozen tensor '{changed[0]}' changed in the run ({len(changed)} did); mend the strategy.")
+
+
 def _sums(tensor: Tensor) -> tuple[int, int]:
-    bits = tensor.contiguous().flatten().view(torch.uint8)
-    wide = bits[: len(bits) // 8 * 8].view(torch.int64) if len(bits) >= 8 else bits.long()
-    rest = int(bits[len(bits) // 8 * 8 :].long().sum())
-    place = torch.arange(len(wide), device=wide.device)
-    return int(wide.sum()) + rest, int((wide * (place * 2 + 1)).sum())
+    wide, rest = words(tensor)
+    both = torch.cat([wide, rest.long()]) if len(rest) else wide
+    place = torch.arange(len(both), device=both.device)
+    return int(both.sum()), int((both * (place * 2 + 1)).sum())

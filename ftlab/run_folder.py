@@ -60,7 +60,8 @@ class RunOptions:
         identity = self.id or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         path = Path(self.root).expanduser().resolve() / name / identity
         first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-        if first and path.exists() and any(path.iterdir()):
+        # Hidden files are the lock and what a process left that was killed before it had written anything.
+        if first and path.exists() and any(not p.name.startswith(".") for p in path.iterdir()):
             raise ConfigError(f"run.id {identity} already has a run in {path}; choose another id, or none.")
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ class StoppedError(FtlabError):
         folder: The run's folder.
     """
 
+    on_all_ranks = True
+
     def __init__(self, number: int, step: int, folder: str) -> None:
         name = signal.Signals(number).name
         super().__init__(f"stopped by {name} after step {step}, a checkpoint is saved; continue with `ftlab fit --resume {folder}`.")

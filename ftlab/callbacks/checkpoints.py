@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.progress import _ProcessedTracker
 
 from ftlab import checkpoint_io as files
 from ftlab.callbacks.jsonl import JsonLinesLogger
@@ -67,15 +68,17 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step, self._saved_at = trainer.global_step, files.now()
         self._check_space(trainer, pl_module)
+        if trainer.is_global_zero:
+            self._mend(trainer.global_step)
         self.signals.install()
         if self._due:
             self._validate(trainer)
 
     def _validate(self, trainer: Trainer) -> None:
-        """Run the validation that followed the checkpoint, unless the run was ended after it."""
-        done = any(isinstance(one, JsonLinesLogger) and one.has_validation(trainer.global_step) for one in trainer.loggers)
-        if trainer.strategy.broadcast(done):
-            return
+        """Run the validation that followed the checkpoint; where the run had logged it already, the record is written again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, JsonLinesLogger):
+                logger.forget_validation(trainer.global_step)
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
@@ -99,7 +102,7 @@ class Checkpoints(Checkpoint):
         last = trainer.global_step >= module.total_steps()
         self._due = _validation_follows(trainer, batch_idx, last)
         if number or late or at_step or last:
-            self.save(trainer)
+            self.save(trainer, needed=bool(number) or last)
         if number:
             raise StoppedError(number, trainer.global_step, str(self.folder.parent))
 
@@ -132,21 +135,26 @@ class Checkpoints(Checkpoint):
         if former:
             self._prune()
 
-    def save(self, trainer: Trainer) -> None:
-        """Save the present step unless that is done; all ranks must call this."""
+    def save(self, trainer: Trainer, needed: bool = False) -> None:
+        """Save the present step unless that is done; all ranks must call this.
+
+        Args:
+            trainer: The trainer.
+            needed: No further checkpoint follows, so that `on_error: continue` has nothing to go on with.
+        """
         if self._saved_step == trainer.global_step:
             return
+        _count_epoch(trainer)
         try:
             trainer.save_checkpoint(self.folder / _name(trainer.global_step))
+            self._saved_step, self._saved_at = trainer.global_step, files.now()
+            if trainer.is_global_zero:
+                _link(self.folder / "last.ckpt", _name(self._saved_step))
+                self._prune()
         except StorageError as error:
-            if self.options.on_error == "stop":
+            if needed or self.options.on_error == "stop":
                 raise
             log.warning("%s (save.on_error: continue)", error)
-            return
-        self._saved_step, self._saved_at = trainer.global_step, files.now()
-        if trainer.is_global_zero:
-            _link(self.folder / "last.ckpt", _name(self._saved_step))
-            self._prune()
 
     def _prune(self) -> None:
         manifest = files.Manifest.read(self.folder)
@@ -158,6 +166,15 @@ class Checkpoints(Checkpoint):
         manifest.write(self.folder)
         for name in spare:
             (self.folder / name).unlink(missing_ok=True)
+
+    def _mend(self, step: int) -> None:
+        """Do what a process that died between a checkpoint's manifest and its links has left: no further save may come."""
+        manifest = files.Manifest.read(self.folder)
+        if manifest.best in manifest.files:
+            _link(self.folder / "best.ckpt", str(manifest.best))
+        if manifest.newest_first()[:1] == [_name(step)]:  # else the newest is damaged, and nothing older may go yet
+            _link(self.folder / "last.ckpt", _name(step))
+            self._prune()
 
     def _check_space(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to start where the checkpoints to keep would not fit."""
@@ -192,6 +209,18 @@ def _validation_follows(trainer: Trainer, batch_idx: int, last: bool) -> bool:
     return last or (interval is not None and (batch_idx + 1) % interval == 0)
 
 
+def _count_epoch(trainer: Trainer) -> None:
+    """Say that the present epoch has begun, which Lightning forgets in a run that was resumed at the end of the one before.
+
+    It would take the checkpoint for one between epochs, and neither the loader nor the loops would go on where they were.
+    """
+    progress = trainer.fit_loop.epoch_progress
+    for count in (progress.current, progress.total):
+        assert isinstance(count, _ProcessedTracker)
+        count.ready = count.started = count.processed + 1
+        count.completed = count.processed
+
+
 def _name(step: int) -> str:
     return f"step-{step:08d}.ckpt"
 
@@ -199,6 +228,9 @@ def _name(step: int) -> str:
 def _link(path: Path, target: str) -> None:
     """Point a name at a checkpoint, for people; the run itself reads the manifest."""
     work = path.with_name(f".{path.name}.tmp")
-    work.unlink(missing_ok=True)
-    os.symlink(target, work)
-    os.replace(work, path)
+    try:
+        work.unlink(missing_ok=True)
+        os.symlink(target, work)
+        os.replace(work, path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror}); mend the folder, then continue with --resume.") from error

@@ -52,12 +52,14 @@ class JsonLinesLogger(Logger):
         kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
-    def has_validation(self, step: int) -> bool:
-        """Whether a validation at `step` was logged."""
+    @rank_zero_only
+    def forget_validation(self, step: int) -> None:
+        """Take out the record of the validation at `step`."""
         if not self.path.is_file():
-            return False
-        records = (json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines())
-        return any(record["step"] == step and "val_loss" in record for record in records)
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if not ((record := json.loads(line))["step"] == step and "val_loss" in record)]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

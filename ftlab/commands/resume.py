@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ MAY_DIFFER = (
     "run.predictions",
 )
 """Keys that do not change what a step computes; a longer run changes the learning rate of a schedule that ends with it."""
+
+_NAMES = ("run.root", "run.name", "run.id")
+"""Keys by which `--resume auto` has found the run."""
 
 
 def find_run(target: str) -> Path:
@@ -51,22 +55,43 @@ def check_unchanged(stored: dict[str, Any], values: Sequence[Given], overrides: 
 
     Raises:
         CheckpointError: A key has another value than in the run.
+        ConfigError: A key cannot differ, because the checkpoint itself holds its value.
     """
-    before = {_plain(g.key): g.value for g in flat(stored, "", "config.yaml")}
-    for item in values:
-        key = _plain(item.key)
+    held = next((o for o in overrides if o.startswith(("model.optimizer", "model.schedule"))), None)
+    if held is not None:
+        raise ConfigError(
+            f"--override-resume {held} has no effect: the checkpoint's optimiser and schedule go on; start a new run instead."
+        )
+    before = dict(leaf for g in flat(stored, "", "config.yaml") for leaf in _leaves(_plain(g.key), g.value))
+    for key, value in (leaf for g in values for leaf in _leaves(_plain(g.key), g.value)):
         if any(fnmatch.fnmatchcase(key, pattern) for pattern in (*MAY_DIFFER, *overrides)):
             continue
         old = before.get(key)
-        same = old == item.value or (isinstance(old, str) and isinstance(item.value, str) and old.rpartition(".")[2] == item.value)
-        if not same:
+        if not _same(old, value):
             raise CheckpointError(
-                f"{key} is {item.value!r}, the run has {old!r}; leave it out, start a new run, or add --override-resume {key}."
+                f"{key} is {value!r}, the run has {old!r}; leave it out, start a new run, or add --override-resume {key}."
             )
 
 
 def _plain(key: str) -> str:
     return key.replace(".init_args.", ".").removesuffix(".class_path")
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The class of a value and its arguments one by one: a run's own configuration has every default beside them."""
+    if not isinstance(value, dict) or "class_path" not in value:
+        yield key, value
+        return
+    yield key, value["class_path"]
+    for name, inner in (value.get("init_args") or {}).items():
+        yield from _leaves(f"{key}.{name}", inner)
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, int | float) and isinstance(new, str):  # YAML reads 1e-3 as text, a parser with a type as a number
+        with suppress(ValueError):
+            return float(new) == old
+    return bool(old == new or (isinstance(old, str) and isinstance(new, str) and old.rpartition(".")[2] == new))
 
 
 def apply(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -91,7 +116,8 @@ def apply(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     folder = _automatic(words) if targets[-1] == "auto" else find_run(targets[-1])
     if folder is None:
         return words, None
-    check_unchanged(strict_yaml.read(folder / "config.yaml"), given(words), overrides)
+    named = _NAMES if targets[-1] == "auto" else ()
+    check_unchanged(strict_yaml.read(folder / "config.yaml"), given(words), (*overrides, *named))
     return ["--config", str(folder / "config.yaml"), *words], folder
 
 

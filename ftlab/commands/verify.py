@@ -120,7 +120,7 @@ def compare_traces(whole: Path, broken: Path) -> list[str]:
     expected = {(r["rank"], r["epoch"], r["batch"]): r for r in read_trace(whole)}
     found = read_trace(broken)
     missing = expected.keys() - {(r["rank"], r["epoch"], r["batch"]) for r in found}
-    lines = [] if not missing else [f"micro-batches differ: {len(missing)} of {len(expected)} were not run"]
+    lines = [] if not missing else [f"micro-batches differ because {len(missing)} of {len(expected)} were not run"]
     for field, words in (("rows", "row ids"), ("lr", "learning rates"), ("loss", "losses")):
         wrong = [r for r in found if expected.get((r["rank"], r["epoch"], r["batch"]), {}).get(field) != r[field]]
         where = f" differ first at step {wrong[0]['step']}" if wrong else f" are equal in all {len(found)} micro-batches"
@@ -147,7 +147,8 @@ def equal(first: Any, second: Any) -> bool:
     import torch
 
     if isinstance(first, torch.Tensor):
-        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+        alike = isinstance(second, torch.Tensor) and first.dtype == second.dtype and first.shape == second.shape
+        return alike and torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8))  # NaN is NaN, -0 not 0
     if isinstance(first, dict):
         return isinstance(second, dict) and first.keys() == second.keys() and all(equal(v, second[k]) for k, v in first.items())
     if isinstance(first, list | tuple):

@@ -22,11 +22,10 @@ from ftlab.data.sources.base import DataSource
 from ftlab.data.splits import View, required, resolve
 from ftlab.data.store import TokenStore, default_folder, write
 from ftlab.errors import ConfigError, DataError, suggest
+from ftlab.fingerprints import rows_fingerprint, tokenizer_fingerprint
 from ftlab.rows import Row
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from ftlab.module import FinetuneModule
 
 log = logging.getLogger(__name__)
@@ -87,6 +86,7 @@ class FinetuneData(LightningDataModule):
         self.split_seed = split_seed
         self.seed = seed
         self.stores: dict[str, TokenStore] = {}
+        self.fingerprints: dict[str, str] = {}
 
     @property
     def module(self) -> FinetuneModule:
@@ -113,7 +113,8 @@ class FinetuneData(LightningDataModule):
                 continue
             view = self._needed(views, name, stage)
             if name not in self.stores:
-                self.stores[name] = self._tokens(view, labelled=name != "predict")
+                self.fingerprints[name] = rows = rows_fingerprint(self.source.fingerprint(view.split), view.key())
+                self.stores[name] = self._tokens(view, rows, labelled=name != "predict")
 
     def _views(self) -> dict[str, View]:
         views = resolve(self.source, self.wanted, self.split_seed)
@@ -142,13 +143,12 @@ class FinetuneData(LightningDataModule):
         known = [n for n in (context, tokenizer_limit if tokenizer_limit < 10**6 else None) if n]
         return min(known) if known else _NO_LIMIT
 
-    def _tokens(self, view: View, labelled: bool) -> TokenStore:
+    def _tokens(self, view: View, rows: str, labelled: bool) -> TokenStore:
         module, limit = self.module, self.limit()
         key = {
             "format": _CACHE_FORMAT,
             "code": code_fingerprint(type(module.task)),
-            "rows": self.source.fingerprint(view.split),
-            "view": view.key(),
+            "rows": rows,
             "task": module.spec()["model.task"],
             "labelled": labelled,
             "tokenizer": self._tokenizer_fingerprint,
@@ -157,8 +157,8 @@ class FinetuneData(LightningDataModule):
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         folder = default_folder() / "tokens" / digest
         if not (folder / "meta.json").is_file():
-            rows = _Checked(self._numbered(view), module.task.columns(labelled), view.split)
-            write(folder, module.task.encode(rows, module.tokenizer, limit, labelled), rows.tally)
+            checked = _Checked(self._numbered(view), module.task.columns(labelled), view.split)
+            write(folder, module.task.encode(checked, module.tokenizer, limit, labelled), checked.tally)
         store = TokenStore(folder)
         if not len(store):
             rows_read = store.meta["rows"]
@@ -245,19 +245,3 @@ def code_fingerprint(kind: type) -> str:
         if file and base.__module__.partition(".")[0] not in sys.stdlib_module_names:
             digest.update(Path(file).read_bytes())
     return digest.hexdigest()
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of everything that decides which ids a text gets."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    state: dict[str, object] = json.loads(backend.to_str()) if backend is not None else _python_state(tokenizer)
-    # A call with truncation or padding leaves its settings in the backend; they are arguments, not identity.
-    state.pop("truncation", None), state.pop("padding", None)
-    special = json.dumps([type(tokenizer).__name__, tokenizer.special_tokens_map], sort_keys=True, default=str)
-    return hashlib.sha256((json.dumps(state, sort_keys=True) + special).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _python_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
-    """A tokenizer written in Python keeps its rules in its arguments; paths among them are where it lies, not what it is."""
-    plain = {k: v for k, v in tokenizer.init_kwargs.items() if isinstance(v, bool | int | float)}
-    return {"vocabulary": tokenizer.get_vocab(), "arguments": plain}

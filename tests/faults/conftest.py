@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ import yaml
 from ftlab import registry
 from tests.faults.forking import __file__ as server
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "model": {
         "backbone": {"name": "ftlab/tiny-llama"},
         "task": {"class_path": "CausalLM", "init_args": {"block_size": 16}},

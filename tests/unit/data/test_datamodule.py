@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from ftlab.data.datamodule import FinetuneData, code_fingerprint, tokenizer_fingerprint
+from ftlab.data.datamodule import FinetuneData, code_fingerprint
 from ftlab.data.sources.in_memory import Rows, Value
 from ftlab.errors import ConfigError, DataError, StorageError
+from ftlab.fingerprints import tokenizer_fingerprint
 from ftlab.tasks.base import Task
 from ftlab.tasks.causal_lm import CausalLM
 from ftlab.tasks.sequence_classification import SequenceClassification
