@@ -29,6 +29,10 @@ _NAMES = ("run.root", "run.name", "run.id")
 """Keys by which `--resume auto` has found the run."""
 
 
+_HELD = ("model.optimizer", "model.schedule")
+"""Keys whose values live on in the state that a checkpoint holds."""
+
+
 def find_run(target: str) -> Path:
     """The folder of a run.
 
@@ -57,7 +61,7 @@ def check_unchanged(stored: dict[str, Any], values: Sequence[Given], overrides: 
         CheckpointError: A key has another value than in the run.
         ConfigError: A key cannot differ, because the checkpoint itself holds its value.
     """
-    held = next((o for o in overrides if o.startswith(("model.optimizer", "model.schedule"))), None)
+    held = next((o for o in overrides if o.startswith(_HELD)), None)
     if held is not None:
         raise ConfigError(
             f"--override-resume {held} has no effect: the checkpoint's optimiser and schedule go on; start a new run instead."
@@ -68,9 +72,12 @@ def check_unchanged(stored: dict[str, Any], values: Sequence[Given], overrides: 
             continue
         old = before.get(key)
         if not _same(old, value):
-            raise CheckpointError(
-                f"{key} is {value!r}, the run has {old!r}; leave it out, start a new run, or add --override-resume {key}."
+            advice = (
+                "leave it out, or start a new run"
+                if key.startswith(_HELD)
+                else f"leave it out, start a new run, or add --override-resume {key}"
             )
+            raise CheckpointError(f"{key} is {value!r}, the run has {old!r}; {advice}.")
 
 
 def _plain(key: str) -> str:

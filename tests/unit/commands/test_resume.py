@@ -53,9 +53,6 @@ def test_the_same_value_or_one_that_may_differ_passes(words: list[str]) -> None:
     [
         (["--model.tuning.r", "8"], "model.tuning.r is 8, the run has 4"),
         (["--model.tuning", "Full"], "model.tuning is 'Full', the run has 'ftlab.strategies.lora.LoRA'"),
-        (["--model.optimizer.lr", "2e-3"], "model.optimizer.lr is '2e-3', the run has 0.001"),
-        (["--model.optimizer", "{class_path: AdamW, init_args: {lr: 0.01}}"], "model.optimizer.lr is 0.01, the run has 0.001"),
-        (["--model.optimizer", "SGD"], "model.optimizer is 'SGD', the run has 'torch.optim.AdamW'"),
         (["--data.batch_size", "4"], "data.batch_size is 4, the run has 2"),
         (["--trainer.precision", "bf16-mixed"], "trainer.precision is 'bf16-mixed', the run has None"),
         (["--data.max_length", "9"], "data.max_length is 9, the run has None"),
@@ -69,6 +66,23 @@ def test_another_value_is_refused_unless_overridden(words: list[str], says: str)
     assert str(caught.value) == f"{says}; leave it out, start a new run, or add --override-resume {key}."
     assert caught.value.exit_code == 4
     check_unchanged(STORED, given(words), [key])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model.optimizer.lr", "2e-3"], "model.optimizer.lr is '2e-3', the run has 0.001"),
+        (["--model.optimizer", "{class_path: AdamW, init_args: {lr: 0.01}}"], "model.optimizer.lr is 0.01, the run has 0.001"),
+        (["--model.optimizer", "SGD"], "model.optimizer is 'SGD', the run has 'torch.optim.AdamW'"),
+    ],
+)
+def test_the_optimiser_cannot_be_another(words: list[str], says: str) -> None:
+    key = says.partition(" ")[0]
+    with pytest.raises(CheckpointError) as caught:
+        check_unchanged(STORED, given(words), [])
+    assert str(caught.value) == f"{says}; leave it out, or start a new run."
+    with pytest.raises(ConfigError, match=f"--override-resume {key} has no effect"):
+        check_unchanged(STORED, given(words), [key])
 
 
 def test_the_runs_own_configuration_comes_first(run: Path) -> None:
