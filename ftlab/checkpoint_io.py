@@ -199,7 +199,8 @@ def problem(path: Path) -> str | None:
     if path.name in Manifest.read(path.parent).files and path.is_symlink():
         return "is a link, which this run did not write"  # another run's manifest would vouch for what it points at
     if entry is None:  # a folder that was copied without its links has their files instead
-        copied = real.is_file() and file_hash(real) in {one.sha256 for one in known.values()}
+        named = real.name in ("best.ckpt", "last.ckpt") and real.is_file()
+        copied = named and file_hash(real) in {one.sha256 for one in known.values()}
         return None if copied else f"is not listed in {real.parent / MANIFEST}"
     if not real.is_file():
         return "is gone"

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ftlab.errors import CheckpointError, ConfigError, StorageError
 
 RECORD = "ftlab.json"
@@ -48,8 +50,9 @@ def published(target: Path) -> Iterator[Path]:
         _sync(work)
         os.replace(work, target)
         _sync_folder(target.parent)
-    except OSError as error:
-        raise StorageError(f"{target} cannot be written ({error.strerror or error}); free space or name another folder.") from error
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"{target} cannot be written ({reason}); free space or name another folder.") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

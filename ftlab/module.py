@@ -145,8 +145,6 @@ class FinetuneModule(LightningModule):
         bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs if epochs else None) if b]
         return max(1, min(bounds)) if bounds else epoch
 
-    # Training
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if batch.window:
             self._window = self._global_counts(batch.window)
@@ -232,8 +230,6 @@ class FinetuneModule(LightningModule):
         """Whether an optimiser step came after this micro-batch."""
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
-    # Evaluation
-
     def on_validation_epoch_start(self) -> None:
         self._evaluation = Evaluation(self.task, self.device)
 
@@ -272,8 +268,6 @@ class FinetuneModule(LightningModule):
         records = self.task.predict(self.adapted, batch)
         return [{"row": row, **record} for row, record in zip(batch.rows.tolist(), records, strict=True) if row >= 0]
 
-    # Checkpoints
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.settle()
         owned = self._owned()
@@ -293,7 +287,8 @@ class FinetuneModule(LightningModule):
             self._rng = None
 
     def _fingerprints(self) -> dict[str, str]:
-        rows = {"data": self.trainer.datamodule.fingerprints["train"]} if self.trainer.state.fn == "fit" else {}  # type: ignore[attr-defined]
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        rows = {"data": self.trainer.datamodule.fingerprints["train"]} if fitting else {}  # type: ignore[attr-defined]
         return {"base": self._base, "tokenizer": tokenizer_fingerprint(self.tokenizer), **rows}
 
     def _owned(self) -> frozenset[str]:
