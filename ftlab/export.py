@@ -144,9 +144,16 @@ def _record(module: FinetuneModule, adapter: bool) -> dict[str, object]:
     backbone, embedding = module.backbone, module.adapted.get_input_embeddings()  # type: ignore[operator]
     facts: dict[str, object] = {"ftlab": ftlab.__version__, "auto_class": module.task.auto_class}
     if adapter:
+        quantised = module.tuning.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
         grown = isinstance(embedding, GrownEmbedding) and embedding.first + len(embedding.new.weight) > len(embedding.base.weight)
         facts |= {
-            "base": {"name": backbone.name, "revision": backbone.revision, "dtype": backbone.dtype, "attention": backbone.attention},
+            "base": {
+                "name": backbone.name,
+                "revision": backbone.revision,
+                "dtype": backbone.dtype,
+                "attention": backbone.attention,
+                "fingerprint": None if quantised else module._base,
+            },
             "model_options": module.task.model_options(),
             "pad_token_id": module.tokenizer.pad_token_id,
             "embedding_rows": embedding.first + len(embedding.new.weight) if grown else None,

@@ -13,6 +13,7 @@ from ftlab.adapter_check import open_adapter, read_config
 from ftlab.adapters import CONFIG, WEIGHTS
 from ftlab.backbone import Backbone
 from ftlab.errors import CheckpointError, ConfigError
+from ftlab.fingerprints import base_fingerprint
 from ftlab.folders import RECORD, read_record
 
 _BY_TASK_TYPE = {
@@ -53,8 +54,10 @@ def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str
     auto_class = _auto_class(_read(record, "auto_class", folder) if record else _BY_TASK_TYPE.get(str(config.task_type)), folder)
     if base is None:
         base = _recorded_base(_read(record or {}, "base", folder), folder)
-    model, _ = base.load_model(auto_class, _model_options(record, folder), options or {})
+    model, missing = base.load_model(auto_class, _model_options(record, folder), options or {})
     if record:
+        if not options:
+            _check_base(_read(record, "base", folder), model, missing, base, folder)
         _prepare(model, record)
     return open_adapter(model, folder)
 
@@ -108,6 +111,15 @@ def _recorded_base(entry: Any, folder: Path) -> Backbone:
         return Backbone(name=entry["name"], revision=entry["revision"], dtype=entry["dtype"], attention=entry["attention"])
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"{folder / RECORD} does not say what the base model is; export the run again.") from error
+
+
+def _check_base(entry: Mapping[str, Any], model: nn.Module, missing: set[str], base: Backbone, folder: Path) -> None:
+    """Refuse other weights than those that the adapter was trained on, where they are of the same type and can be compared."""
+    trained_on = entry.get("fingerprint")
+    if trained_on is None or base.dtype != entry.get("dtype"):
+        return
+    if base_fingerprint(model.state_dict(), missing) != trained_on:
+        raise CheckpointError(f"{folder} belongs to other weights than {base.name} has now; give base= the model it was trained on.")
 
 
 def _model_options(record: Mapping[str, Any] | None, folder: Path) -> dict[str, object]:

@@ -7,18 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ftlab import checkpoint_io
 from ftlab.export import export_run, put
 from ftlab.model_card import Facts
 from ftlab.redact import redacted
+from ftlab.run_callback import RunCallback
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
 
 
-class Export(Callback):
+class Export(RunCallback):
     """Writes `export/` from the best checkpoint, or from the last where nothing was validated.
 
     Args:
