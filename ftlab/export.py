@@ -19,7 +19,7 @@ from ftlab.errors import CheckpointError, ConfigError
 from ftlab.folders import check_target, published, write_record
 from ftlab.growth import GrownEmbedding
 from ftlab.model_card import Facts, card
-from ftlab.opening import is_adapter, open_folder
+from ftlab.opening import is_adapter, is_native, open_folder
 from ftlab.saving import cast_files, save_whole
 from ftlab.strategies.base import Placement
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Sample = list[Mapping[str, Tensor]]
+_NATIVE = 'import ftlab\n\nmodel, tokenizer = ftlab.load("this folder")\n'
 
 
 def export_run(module: FinetuneModule, folder: Path, facts: Facts) -> bool:
@@ -109,10 +110,11 @@ def _write(module: FinetuneModule, work: Path, facts: Facts, *, merge: bool, dty
     if dtype is not None:
         cast_files(work, getattr(torch, dtype))
     module.tokenizer.save_pretrained(work)
-    if is_adapter(work):
+    if (work / CONFIG).is_file():
         _name_base(work, module)
     record = _record(module, is_adapter(work))
-    text = card(facts, module.backbone.name, _opening(record, is_adapter(work)), is_adapter(work))
+    opening = _NATIVE if is_native(work) else _opening(record, is_adapter(work))
+    text = card(facts, module.backbone.name, opening, is_adapter(work))
     (work / "README.md").write_text(text, encoding="utf-8")
     write_record(work, record)
 
@@ -149,6 +151,7 @@ def _record(module: FinetuneModule, adapter: bool) -> dict[str, object]:
             "base": {"name": backbone.name, "revision": backbone.revision, "dtype": backbone.dtype, "attention": backbone.attention},
             "model_options": module.task.model_options(),
             "pad_token_id": module.tokenizer.pad_token_id,
+            "new_tokens": backbone.new_tokens,
             "embedding_rows": embedding.first + len(embedding.new.weight) if grown else None,
         }
     return facts

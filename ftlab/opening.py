@@ -1,12 +1,14 @@
-"""Opening an exported folder, a foreign PEFT folder or a Hugging Face folder, with nothing but `transformers` and `peft` behind it."""
+"""Opening an exported folder, a foreign PEFT folder, a Hugging Face folder or one in ftlab's own format."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ftlab.adapter_check import open_adapter, read_config
@@ -14,6 +16,12 @@ from ftlab.adapters import CONFIG, WEIGHTS
 from ftlab.backbone import Backbone
 from ftlab.errors import CheckpointError, ConfigError
 from ftlab.folders import RECORD, read_record
+from ftlab.growth import grow
+from ftlab.heads import fresh_modules
+from ftlab.native import TENSORS, TUNING, fill, read_tuning
+from ftlab.spec import built_from
+from ftlab.strategies.applied import applied
+from ftlab.strategies.base import Placement, TuningStrategy
 
 _BY_TASK_TYPE = {
     "CAUSAL_LM": "AutoModelForCausalLM",
@@ -26,7 +34,12 @@ _BY_TASK_TYPE = {
 
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` needs a base model."""
-    return any((folder / name).exists() for name in (CONFIG, WEIGHTS, "adapter_model.bin"))
+    return is_native(folder) or any((folder / name).exists() for name in (CONFIG, WEIGHTS, "adapter_model.bin"))
+
+
+def is_native(folder: Path) -> bool:
+    """Whether `folder` is an adapter in ftlab's own format."""
+    return (folder / TENSORS).exists() or (folder / TUNING).exists()
 
 
 def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str, object] | None = None) -> nn.Module:
@@ -47,6 +60,8 @@ def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str
     record = read_record(folder)
     if not is_adapter(folder):
         return _open_whole(folder, record)
+    if is_native(folder):
+        return _open_native(folder, record, base)
     config = read_config(folder)
     if record is None and base is None:
         raise ConfigError(f"{folder} is an adapter that ftlab did not write; say which model it belongs to with base=.")
@@ -57,6 +72,23 @@ def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str
     if record:
         _prepare(model, record)
     return open_adapter(model, folder)
+
+
+def _open_native(folder: Path, record: Mapping[str, Any] | None, base: Backbone | None) -> nn.Module:
+    if record is None:
+        raise CheckpointError(f"{folder} has no {RECORD}, so it is no whole adapter; export the run again.")
+    tuning: TuningStrategy = built_from(read_tuning(folder), "strategies")
+    base = base or _recorded_base(_read(record, "base", folder), folder)
+    options = tuning.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
+    model, missing = base.load_model(_auto_class(_read(record, "auto_class", folder), folder), _model_options(record, folder), options)
+    model.config.pad_token_id = record.get("pad_token_id")
+    heads = fresh_modules(model, missing, base)
+    heads |= grow(
+        model, replace(base, new_tokens=list(record.get("new_tokens") or [])), Backbone(name=str(folder.resolve())).load_tokenizer()
+    )
+    adapted = applied(tuning, model, heads)
+    fill(adapted, tuning.owned(adapted), folder)
+    return adapted.eval()
 
 
 def _open_whole(folder: Path, record: Mapping[str, Any] | None) -> nn.Module:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ftlab.batch import Batch
 from ftlab.errors import FtlabError
-from ftlab.saving import save_whole
+from ftlab.native import save_native
+from ftlab.saving import is_plain, save_whole
 
 
 class NotMergeableError(FtlabError):
@@ -126,11 +127,16 @@ class TuningStrategy(ABC):
         return frozenset(names & saved)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write the result in the field's own format for this method; the default is the whole model, as Hugging Face has it.
+        """Write the result; `model` stays as it is.
 
-        What is written must open without ftlab: with `transformers`, or with `peft` on the untouched base. `model` stays as it is.
+        Where others have a format for the method, that is what to write, so that the folder opens without ftlab: with `transformers`,
+        or with `peft` on the untouched base. The default is the whole model as Hugging Face has it where the model is a plain one,
+        else ftlab's own adapter folder, which `ftlab.load` opens.
         """
-        save_whole(model, folder)
+        if is_plain(model):
+            save_whole(model, folder)
+        else:
+            save_native(self, model, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """The plain HF model with the adaptation folded in; `model` itself may be changed into it.
