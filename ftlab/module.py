@@ -72,7 +72,7 @@ class FinetuneModule(LightningModule):
         self._window_figures: dict[str, Tensor] = {}
         self._rate = 0.0
         self._nothing_scored = False
-        self._frozen: dict[str, tuple[int, int]] = {}
+        self.frozen: dict[str, tuple[int, int]] = {}  # sums over every frozen tensor as the fit began
         self._base = ""
         self._rng: list[dict[str, Any]] | None = None  # what a checkpoint says of it, until the first batch after it
         self._validated_at = -1
@@ -202,11 +202,11 @@ class FinetuneModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self.guard = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16"))
-        self._frozen = frozen_sums(self.adapted.named_parameters())
+        self.frozen = frozen_sums(self.adapted.named_parameters())
 
     def on_train_end(self) -> None:  # before callbacks write that the run is complete
         self.guard.settle()
-        check_frozen(self._frozen, self.adapted.named_parameters())
+        check_frozen(self.frozen, self.adapted.named_parameters())
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
 from ftlab.callbacks.exporting import Export
+from ftlab.callbacks.learning_guard import LearningGuard
 from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.callbacks.progress import progress
 from ftlab.callbacks.record import Record
@@ -37,6 +38,7 @@ def run_callbacks(
     callbacks: list[Callback] = [
         throughput,
         Record(folder, config, throughput),
+        LearningGuard(options.learning_guard),
         PredictionWriter(folder, options.predictions),
         Export(folder, config),
         Report(folder),
