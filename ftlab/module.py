@@ -24,6 +24,7 @@ from ftlab.heads import fresh_modules
 from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
+from ftlab.quantised import quantised_names
 from ftlab.step_log import StepLog
 from ftlab.strategies.applied import applied
 from ftlab.strategies.base import Placement, TuningStrategy
@@ -112,12 +113,12 @@ class FinetuneModule(LightningModule):
         device = self.trainer.strategy.root_device if self._trainer else torch.device("cpu")
         options = self.tuning.load_options(Placement(device=device, precision=precision))
         model, missing = self.backbone.load_model(self.task.auto_class, self.task.model_options(), options)
-        self._base = base_fingerprint(model.state_dict(), missing)
+        self._base = base_fingerprint(model.state_dict(), missing | quantised_names(model))
         model.config.pad_token_id = self.tokenizer.pad_token_id
         heads = fresh_modules(model, missing, self.backbone)
         heads |= grow(model, self.backbone, self.tokenizer)
         self.task.check(model)
-        self.model = applied(self.tuning, model, heads).train()
+        self.model = applied(self.tuning.bind(self.tokenizer), model, heads).train()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         if self.trainer.ckpt_path is None:

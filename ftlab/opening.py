@@ -19,6 +19,7 @@ from ftlab.folders import RECORD, read_record
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
 from ftlab.native import TENSORS, TUNING, fill, read_tuning
+from ftlab.quantised import options_of
 from ftlab.spec import built_from
 from ftlab.strategies.applied import applied
 from ftlab.strategies.base import Placement, TuningStrategy
@@ -42,13 +43,12 @@ def is_native(folder: Path) -> bool:
     return (folder / TENSORS).exists() or (folder / TUNING).exists()
 
 
-def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str, object] | None = None) -> nn.Module:
+def open_folder(folder: Path, base: Backbone | None = None) -> nn.Module:
     """The model of a folder, in evaluation mode.
 
     Args:
         folder: What ftlab exported, a PEFT folder or a Hugging Face folder.
         base: What an adapter belongs to; None takes what ftlab wrote down. The base that a foreign adapter names is not used.
-        options: Further arguments for `from_pretrained` of an adapter's base, such as a quantisation configuration.
 
     Raises:
         CheckpointError: It is damaged, or the adapter is not of this base.
@@ -68,7 +68,7 @@ def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str
     auto_class = _auto_class(_read(record, "auto_class", folder) if record else _BY_TASK_TYPE.get(str(config.task_type)), folder)
     if base is None:
         base = _recorded_base(_read(record or {}, "base", folder), folder)
-    model, _ = base.load_model(auto_class, _model_options(record, folder), options or {})
+    model, _ = base.load_model(auto_class, _model_options(record, folder), _quantisation(record, folder))
     if record:
         _prepare(model, record)
     return open_adapter(model, folder)
@@ -83,10 +83,9 @@ def _open_native(folder: Path, record: Mapping[str, Any] | None, base: Backbone 
     model, missing = base.load_model(_auto_class(_read(record, "auto_class", folder), folder), _model_options(record, folder), options)
     model.config.pad_token_id = record.get("pad_token_id")
     heads = fresh_modules(model, missing, base)
-    heads |= grow(
-        model, replace(base, new_tokens=list(record.get("new_tokens") or [])), Backbone(name=str(folder.resolve())).load_tokenizer()
-    )
-    adapted = applied(tuning, model, heads)
+    tokenizer = Backbone(name=str(folder.resolve())).load_tokenizer()
+    heads |= grow(model, replace(base, new_tokens=list(record.get("new_tokens") or [])), tokenizer)
+    adapted = applied(tuning.bind(tokenizer), model, heads)
     fill(adapted, tuning.owned(adapted), folder)
     return adapted.eval()
 
@@ -149,6 +148,13 @@ def _model_options(record: Mapping[str, Any] | None, folder: Path) -> dict[str, 
     if "id2label" in options:
         options["id2label"] = {int(i): name for i, name in options["id2label"].items()}  # JSON has no other keys than text
     return options
+
+
+def _quantisation(record: Mapping[str, Any] | None, folder: Path) -> dict[str, object]:
+    try:
+        return options_of((record or {}).get("quantisation"))
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / RECORD} does not say how the base was quantised; export the run again.") from error
 
 
 def _prepare(model: Any, record: Mapping[str, Any]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from ftlab.batch import Batch
 from ftlab.errors import FtlabError
 from ftlab.native import save_native
 from ftlab.saving import is_plain, save_whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class NotMergeableError(FtlabError):
@@ -25,17 +28,23 @@ class NotMergeableError(FtlabError):
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What a strategy declares about itself.
+    """What a strategy declares about itself; `ftlab check` measures it.
 
     Args:
         mergeable: `merge` gives a plain HF model.
         learning_rate: What AdamW starts from where the configuration names no optimiser.
         paper: Authors, year and title.
+        starts_at_base: Before the first step the adapted model computes what the base does.
+        fails: Name of a check of `ftlab check` that cannot pass → why not; one that passes all the same is an error.
+        example: Arguments to check the class with, where it has fields without a default; as YAML would hold them.
     """
 
     mergeable: bool = False
     learning_rate: float = 1e-3
     paper: str = ""
+    starts_at_base: bool = True
+    fails: Mapping[str, str] = field(default_factory=dict)
+    example: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,14 @@ class TuningStrategy(ABC):
     def load_options(self, placement: Placement) -> dict[str, object]:
         """Extra keyword arguments for `from_pretrained`, such as a quantisation configuration."""
         return {}
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """This strategy with everything that only the tokenizer can tell filled in; `apply` is called on what this returns."""
+        return self
+
+    def virtual_tokens(self) -> int:
+        """Positions of the model's context that the strategy takes for itself; rows may be that much shorter."""
+        return 0
 
     @abstractmethod
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:

@@ -1,0 +1,109 @@
+"""What virtual tokens of any kind ask of a model, and the arithmetic of their places in a row."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftlab.context import context_of
+from ftlab.errors import ConfigError
+from ftlab.probe import probe_inputs, probing, same
+
+NAME = "soft_prompt"
+"""The sub-module of a body that holds its virtual tokens; there can be one."""
+
+
+class Entry:
+    """How a body is called: by which names, with how many positions, and whether it looks ahead.
+
+    Args:
+        length: P.
+        body: The model below the heads.
+
+    Raises:
+        ConfigError: The body cannot have virtual tokens; the message says why.
+    """
+
+    def __init__(self, length: int, body: nn.Module) -> None:
+        config: Any = body.config
+        self.length = length
+        self.context = context_of(config)
+        self.names = list(inspect.signature(body.forward).parameters)
+        kind = type(body).__name__
+        if hasattr(body, NAME):
+            raise ConfigError(f"{kind} has virtual tokens already; use one of PromptTuning, PTuning and PrefixTuning at a time.")
+        if config.is_encoder_decoder or not {"inputs_embeds", "attention_mask"} <= set(self.names):
+            raise ConfigError(f"{kind} does not take inputs_embeds and an attention_mask alone, as virtual tokens need; choose LoRA.")
+        self.check_room(probe_inputs(body, 8)["input_ids"].shape[1])
+        self.causal = not _looks_ahead(body)
+        if self.causal and not {"past_key_values", "position_ids"} <= set(self.names):
+            raise ConfigError(f"{kind} takes no past_key_values and position_ids, so no text can go on from virtual tokens; choose LoRA.")
+
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of a call by name.
+
+        Raises:
+            ConfigError: The attention mask or the positions are not (B, T).
+        """
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        for key in ("attention_mask", "position_ids"):
+            tensor = given.get(key)
+            if tensor is not None and not (isinstance(tensor, Tensor) and tensor.ndim == 2):
+                raise ConfigError(f"virtual tokens need {key} of shape (batch, tokens); generate with cache_implementation dynamic.")
+        return given
+
+    def check_room(self, tokens: int) -> None:
+        """Refuse rows that are too long.
+
+        Raises:
+            ConfigError: There are fewer positions than virtual tokens and tokens.
+        """
+        total = self.length + tokens
+        if self.context is not None and total > self.context:
+            raise ConfigError(
+                f"model.tuning.length is {self.length}, which with rows of {tokens} tokens makes {total}, but the model has positions "
+                f"for {self.context}; set it lower, or data.max_length to {max(self.context - self.length, 0)}."
+            )
+
+
+def before(given: Mapping[str, Any]) -> int:
+    """How many positions of these rows are in the cache already."""
+    cache = given.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def counted(mask: Tensor) -> Tensor:
+    """The position of every token of a mask (B, T), wherever its padding is."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def spread(virtual: Tensor, real: Tensor, start: Tensor) -> Tensor:
+    """(B, P, …) before place `start` (B, 1) of (B, T, …): (B, P+T, …)."""
+    length = virtual.shape[1]
+    place = torch.arange(length + real.shape[1], device=real.device)
+    inside = torch.where(place < start + length, place - start, place)
+    return _taken(torch.cat([virtual, real], 1), torch.where(place < start, place + length, inside))
+
+
+def without(whole: Tensor, start: Tensor, length: int) -> Tensor:
+    """(B, P+T, …) without the P = `length` places from `start` (B, 1) on: (B, T, …)."""
+    place = torch.arange(whole.shape[1] - length, device=whole.device)
+    return _taken(whole, torch.where(place < start, place, place + length))
+
+
+def _taken(rows: Tensor, index: Tensor) -> Tensor:
+    wide = index.view(*index.shape, *[1] * (rows.ndim - 2))
+    return rows.gather(1, wide.expand(*index.shape, *rows.shape[2:]))
+
+
+def _looks_ahead(body: nn.Module) -> bool:
+    """Whether a token's hidden state depends on the tokens after it, found by running the model twice."""
+    inputs = probe_inputs(body, body.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+    other = {**inputs, "input_ids": torch.cat([inputs["input_ids"][:, :-1], inputs["input_ids"][:, :1]], dim=1)}
+    with probing(body):
+        some, others = (body(**i).last_hidden_state[:, :-1] for i in (inputs, other))
+    return not same(some, others)

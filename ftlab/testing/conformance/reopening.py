@@ -1,0 +1,51 @@
+"""What a fresh process makes of what another one wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ftlab import checkpoint as ckpt
+from ftlab import strict_yaml
+from ftlab.export import put
+from ftlab.opening import open_folder
+from ftlab.parity import REARRANGED
+from ftlab.testing.conformance.check import alike, require
+from ftlab.testing.conformance.subject import Subject, logits
+
+
+def restore(subject: Subject, material: dict[str, Any], folder: Path) -> None:
+    """Owned tensors into a model that is built under another seed: `ftlab.load` knows none."""
+    module = subject.module(seed=99)
+    owned = subject.strategy.owned(module.adapted)
+    require(owned == material["owned"].keys(), "in a fresh process the strategy owns other tensors")
+    put(module.adapted, material["owned"])
+    found = logits(module.adapted, material["inputs"])
+    alike(material["logits"], found, REARRANGED, "a fresh process with the checkpoint's tensors has other logits")
+
+
+def reopen(subject: Subject, material: dict[str, Any], folder: Path) -> None:
+    """An exported folder."""
+    model = open_folder(Path(material["folder"]), options=subject.load_options())
+    alike(material["logits"], logits(model, material["inputs"]), REARRANGED, "opened in a fresh process, the exported model has other logits")
+
+
+def through_yaml(subject: Subject, material: dict[str, Any], folder: Path) -> None:
+    """The strategy as YAML, through the parser of `ftlab fit`, and as YAML again."""
+    from ftlab.cli import Parser, restrict_imports
+    from ftlab.module import FinetuneModule
+
+    spec = ckpt.spec_of(subject.strategy)
+    path = folder / "config.yaml"
+    model = {"backbone": {"name": str(folder)}, "task": {"class_path": "ftlab.tasks.causal_lm.CausalLM"}, "tuning": spec}
+    path.write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
+    restrict_imports()
+    parser = Parser(allow_abbrev=False)
+    parser.add_lightning_class_args(FinetuneModule, "model")
+    made = parser.instantiate_classes(parser.parse_object(strict_yaml.read(path))).model.tuning
+    again = ckpt.spec_of(made)
+    for key, old, new in ckpt.differences(spec, again):
+        require(False, f"written as YAML and read again, {key or 'the class'} is {new!r} instead of {old!r}")
+    require(made == subject.strategy, "written as YAML and read again, the strategy is another")
