@@ -26,6 +26,7 @@ class Batch:
             micro-batch only, by the loader.
         tokens: Tokens of the rows, padding left out; set by the loader, so that nothing has to ask the device.
         index: The examples' numbers in the token cache, set by the loader; none for a filler.
+        known: What `counts` gives, set by the loader, so that nothing has to ask the device.
     """
 
     inputs: dict[str, Tensor]
@@ -34,15 +35,16 @@ class Batch:
     window: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
     index: tuple[int, ...] = ()
+    known: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Scored positions per head, from the labels alone."""
-        return {head: int(scored(labels).sum()) for head, labels in self.labels.items()}
+        return self.known or {head: int(scored(labels).sum()) for head, labels in self.labels.items()}
 
     def unscored(self) -> Batch:
         """The same inputs with nothing scored: what a rank runs when it has no row left."""
         blank = {head: torch.full_like(t, torch.nan if t.is_floating_point() else IGNORE) for head, t in self.labels.items()}
-        return replace(self, labels=blank, rows=torch.full_like(self.rows, -1))
+        return replace(self, labels=blank, rows=torch.full_like(self.rows, -1), known=dict.fromkeys(self.labels, 0))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """A copy on `device`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,19 +10,26 @@ import torch
 from torch import Tensor
 
 import ftlab
+from ftlab import origins
 from ftlab.errors import CheckpointError, nearest
 from ftlab.spec import spec_of as spec_of
 
 STAMP = "ftlab"
-FORMAT = 1
+FORMAT = 2
 """Counts up whenever a stamp's content changes."""
-_KEYS = {"spec": Mapping, "fingerprints": Mapping, "rng": list, "base_figures": Mapping}
+_KEYS = {"spec": Mapping, "fingerprints": Mapping, "rng": list, "base_figures": Mapping, "packages": Mapping, "settings": Mapping}
 """What a stamp holds beside format and version."""
 
 
 def stamp(spec: Mapping[str, object], owned: Iterable[str]) -> dict[str, object]:
     """What is stored beside the tensors."""
-    return {"format": FORMAT, "version": ftlab.__version__, "spec": dict(spec), "owned": sorted(owned)}
+    packages = origins.versions(class_paths(spec))
+    return {"format": FORMAT, "version": ftlab.__version__, "packages": packages, "spec": dict(spec), "owned": sorted(owned)}
+
+
+def class_paths(spec: Mapping[str, object]) -> list[str]:
+    """The classes that a spec names."""
+    return [part["class_path"] for part in spec.values() if isinstance(part, Mapping)]
 
 
 def keep_owned(state: dict[str, Tensor], owned: frozenset[str]) -> dict[str, Tensor]:
@@ -68,6 +76,19 @@ def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: Map
         raise CheckpointError(f"the checkpoint holds the tensor '{name}', which this model does not own; use the configuration of its run.")
     for name, own in owned.items():
         _verify_tensor(name, tensors[name], own)
+    if not _finite(checkpoint.get("optimizer_states")):
+        raise CheckpointError("the checkpoint's optimizer_states hold numbers that are not finite; use an earlier checkpoint of the run.")
+
+
+def _finite(state: object) -> bool:
+    """Whether every number in nested plain types is finite."""
+    if isinstance(state, Mapping):
+        return all(map(_finite, state.values()))
+    if isinstance(state, list | tuple):
+        return all(map(_finite, state))
+    if isinstance(state, Tensor):
+        return bool(torch.isfinite(state).all())
+    return not isinstance(state, float) or math.isfinite(state)
 
 
 def _verify_tensor(name: str, stored: object, own: Tensor) -> None:

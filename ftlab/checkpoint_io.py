@@ -6,7 +6,6 @@ only after that may an older one be deleted. Whenever a process dies, the manife
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -25,13 +24,12 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from ftlab.errors import CheckpointError, SecurityError, StorageError
+from ftlab.folders import file_hash, retried, sync_folder
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_RETRIES = 3
-"""Times a write is tried again after an I/O error, which network file systems give now and then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         manifest = Manifest.read(target.parent)
         manifest.files.pop(target.name, None)
         manifest.write(target.parent)
-        target.unlink(missing_ok=True)
+        delete(target)
 
 
 def write_whole(target: Path, write: Callable[[IO[bytes]], object]) -> tuple[str, int]:
@@ -123,27 +121,37 @@ def write_whole(target: Path, write: Callable[[IO[bytes]], object]) -> tuple[str
     Raises:
         StorageError: It cannot be written; whatever was there before is unchanged.
     """
-    for attempt in range(_RETRIES + 1):
-        work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            result = _write_synced(work, write)
-            os.replace(work, target)
-            sync_folder(target.parent)
-            return result
-        except (OSError, RuntimeError) as error:  # torch wraps what its stream raises into a RuntimeError
-            with suppress(OSError):
-                work.unlink(missing_ok=True)
-            cause = error if isinstance(error, OSError) else _os_error(error)
-            if cause is None:
-                raise
-            if cause.errno != errno.EIO or attempt == _RETRIES:
-                free = shutil.disk_usage(target.parent).free if target.parent.is_dir() else 0
-                raise StorageError(
-                    f"{target} cannot be written ({cause.strerror}; {free:,} bytes are free); "
-                    "free space or mend the folder, then continue with --resume."
-                ) from error
-    raise AssertionError("the loop returns or raises")
+    try:
+        return retried(lambda: _replaced(target, write))
+    except OSError as error:
+        free = shutil.disk_usage(target.parent).free if target.parent.is_dir() else 0
+        raise StorageError(
+            f"{target} cannot be written ({error.strerror}; it needs {_size(write):,} bytes, {free:,} are free); "
+            "free space or mend the folder, then continue with --resume."
+        ) from error
+
+
+def _replaced(target: Path, write: Callable[[IO[bytes]], object]) -> tuple[str, int]:
+    work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        result = _write_synced(work, write)
+        os.replace(work, target)
+        sync_folder(target.parent)
+        return result
+    except (OSError, RuntimeError) as error:  # torch wraps what its stream raises into a RuntimeError
+        with suppress(OSError):
+            work.unlink(missing_ok=True)
+        raise _os_error(error) or error from None
+
+
+def _size(write: Callable[[IO[bytes]], object]) -> int:
+    """How many bytes are written, up to the writer's own failure."""
+    with Path(os.devnull).open("wb") as nowhere:
+        stream = _Hashing(nowhere)
+        with suppress(OSError, RuntimeError):
+            write(stream)  # type: ignore[arg-type]  # torch.save asks for write and flush alone
+    return stream.size
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -180,15 +188,6 @@ def _write_synced(work: Path, write: Callable[[IO[bytes]], object]) -> tuple[str
         file.flush()
         os.fsync(file.fileno())
     return stream.digest.hexdigest(), stream.size
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def problem(path: Path) -> str | None:
@@ -263,7 +262,19 @@ def clean(folder: Path) -> None:
     known = Manifest.read(folder).files
     for path in _strays(folder):
         if path.name not in known:
-            path.unlink(missing_ok=True)
+            delete(path)
+
+
+def delete(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be deleted ({error.strerror}); mend the folder, then continue with --resume.") from error
 
 
 def _strays(folder: Path) -> Iterator[Path]:
@@ -276,12 +287,6 @@ def _plain_name(name: object) -> str:
     if not isinstance(name, str) or name != Path(name).name or name in ("", ".", ".."):
         raise ValueError(f"a file is named {name!r:.40}")
     return name
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def now() -> float:

@@ -32,7 +32,10 @@ from ftlab.loggers import place_loggers
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import tried
 from ftlab.parser_errors import refusal
+from ftlab.profiler import NoProfiler
 from ftlab.quiet import quiet
+from ftlab.ranks import end_ranks
+from ftlab.resumed import Resumed
 from ftlab.run_folder import RunOptions, discard_if_empty
 from ftlab.settings import check_settings
 
@@ -51,6 +54,12 @@ TRAINER_DEFAULTS = {
 
 The check before the fit covers the whole validation split: it is the score of the untuned model.
 """
+
+
+_RESUME_HELP = (
+    "--resume RUN continues a run; --resume auto continues the one that run.name and run.id name, or starts it. With either, "
+    "--override-resume KEY lets a key differ from the run's own, and --allow-data-change lets the rows and all under data differ."
+)
 
 
 def restrict_imports() -> None:
@@ -92,10 +101,10 @@ class FinetuneCLI(LightningCLI):
         command: fit, validate, test or predict.
         arguments: What follows it.
         values: What they and the configuration files set.
-        resumed: The folder of the run that goes on.
+        resumed: The run that goes on.
     """
 
-    def __init__(self, command: str, arguments: Sequence[str], values: Sequence[Given], resumed: Path | None = None) -> None:
+    def __init__(self, command: str, arguments: Sequence[str], values: Sequence[Given], resumed: Resumed | None = None) -> None:
         self.command = command
         self.resumed = resumed
         self.values = values
@@ -126,6 +135,8 @@ class FinetuneCLI(LightningCLI):
         for each in (parser, self._subcommand_parsers[self.command]):
             assert isinstance(each, Parser)
             each.values = self.values
+        if self.command == "fit":
+            self._subcommand_parsers["fit"].epilog = _RESUME_HELP
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
@@ -135,7 +146,7 @@ class FinetuneCLI(LightningCLI):
         config = self.config[self.command]
         check_settings(self.command, config)
         check_hardware(config.trainer)
-        self.folder = self.resumed or self._run_options().folder(self._default_name())
+        self.folder = self.resumed.folder if self.resumed else self._run_options().folder(self._default_name())
         place_loggers(config.trainer, self.folder)
 
     def _run_options(self) -> RunOptions:
@@ -161,6 +172,8 @@ class FinetuneCLI(LightningCLI):
         extra: dict[str, Any] = {
             "logger": [*others, logger], "default_root_dir": str(self.folder), "plugins": [*plugins, checkpoint_io.VerifiedCheckpointIO()],
         }  # fmt: skip
+        if not config.profiler:
+            extra["profiler"] = NoProfiler()
         if not on_terminal():
             extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
         trainer_config = {**config, **extra, **kwargs}
@@ -184,12 +197,17 @@ class FinetuneCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         assert self.folder is not None
         with locked(self.folder) if self.trainer.is_global_zero else nullcontext():
-            super()._run_subcommand(subcommand)
+            try:
+                super()._run_subcommand(subcommand)
+            except BaseException as error:
+                end_ranks(self.trainer, error)
+                raise
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "fit" and self.resumed is not None:
-            kwargs["ckpt_path"] = self._continue_from(self.resumed)
+            self.model.may_differ = self.resumed.may_differ
+            kwargs["ckpt_path"] = self._continue_from(self.resumed.folder)
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # the writer has them
         if subcommand in ("validate", "test"):
@@ -210,7 +228,7 @@ class FinetuneCLI(LightningCLI):
         return str(path)
 
 
-def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Sequence[Given], resumed: Path | None = None) -> int:
+def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Sequence[Given], resumed: Resumed | None = None) -> int:
     """Run a command of Lightning's trainer.
 
     Args:
@@ -218,7 +236,7 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
         arguments: What the user wrote after it.
         words: The same without `--plugin`.
         values: What `given` found in them; checked by `preflight`.
-        resumed: The folder of the run that goes on.
+        resumed: The run that goes on.
 
     Returns:
         The exit code.
@@ -229,7 +247,7 @@ def run(command: str, arguments: Sequence[str], words: Sequence[str], values: Se
     sys.argv = [sys.argv[0], command, *arguments]  # Lightning starts further ranks with it
     folder = os.environ.get("FTLAB_RUN_FOLDER")
     if resumed is not None:
-        os.environ["FTLAB_RUN_FOLDER"] = str(resumed)
+        os.environ["FTLAB_RUN_FOLDER"] = str(resumed.folder)
     try:
         FinetuneCLI(command, words, values, resumed)
     except MisconfigurationException as error:

@@ -141,7 +141,13 @@ def _record(module: FinetuneModule, adapter: bool) -> dict[str, object]:
     if adapter:
         grown = isinstance(embedding, GrownEmbedding) and embedding.first + len(embedding.new.weight) > len(embedding.base.weight)
         facts |= {
-            "base": {"name": backbone.name, "revision": backbone.revision, "dtype": backbone.dtype, "attention": backbone.attention},
+            "base": {
+                "name": backbone.name,
+                "revision": backbone.revision,
+                "dtype": backbone.dtype,
+                "attention": backbone.attention,
+                "fingerprint": None if settings_of(module.adapted) else module._base,
+            },
             "model_options": module.task.model_options(),
             "pad_token_id": module.tokenizer.pad_token_id,
             "new_tokens": backbone.new_tokens,

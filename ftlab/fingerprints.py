@@ -21,7 +21,7 @@ _SAMPLE = 4096
 _MEND = {
     "base": "give model.backbone the weights and the revision that the run began with",
     "tokenizer": "give model.backbone the tokenizer that the run began with",
-    "data": "give data the rows that the run began with, or start a new run",
+    "data": "give data the rows that the run began with, start a new run, or add --allow-data-change",
 }
 
 
@@ -78,19 +78,24 @@ def _python_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
     return {"vocabulary": tokenizer.get_vocab(), "arguments": plain}
 
 
-def check(old: Mapping[str, object], new: Mapping[str, str]) -> None:
+def check(old: Mapping[str, object], new: Mapping[str, str], data_may_change: bool = False) -> bool:
     """Refuse a checkpoint that rests on something else.
 
     Args:
         old: Name → fingerprint, as stored.
         new: The same of this run; what is absent is not asked for.
+        data_may_change: The rows may be others.
+
+    Returns:
+        Whether the rows are others.
 
     Raises:
         CheckpointError: One differs or was not stored.
     """
     for name in sorted(new):
         found = old.get(name)
-        if found != new[name]:
+        if found != new[name] and not (name == "data" and data_may_change):
             raise CheckpointError(
                 f"the checkpoint rests on the {name} {str(found)[:12]}, this run has {new[name][:12]}; {_MEND[name]}."
             )  # fmt: skip
+    return "data" in new and old.get("data") != new["data"]

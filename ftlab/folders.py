@@ -1,16 +1,18 @@
-"""Folders that appear whole or not at all, and the record of what lies in them."""
+"""Folders that appear whole or not at all, and the record of what lies in them; syncing and hashing for everybody."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
@@ -19,6 +21,59 @@ from ftlab.errors import CheckpointError, ConfigError, StorageError
 RECORD = "ftlab.json"
 """The record that ftlab leaves in what it exports: how to open it, and the SHA-256 of every other file."""
 _FORMAT = 1
+_RETRIES = 3
+
+Result = TypeVar("Result")
+
+
+def retried(write: Callable[[], Result]) -> Result:
+    """Write, and try again after an I/O error, which network file systems give now and then.
+
+    Args:
+        write: Begins anew each time it is called.
+
+    Raises:
+        OSError: It stayed, or is another one.
+    """
+    for _ in range(_RETRIES):
+        try:
+            return write()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+    return write()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def try_writing(folder: Path) -> None:
+    """Make a folder of a run and write to it, before hours are spent on what it shall hold.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in new:
+            sync_folder(path.parent)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"run folder {folder} cannot be written ({error.strerror}); set run.root to a folder that can.") from error
 
 
 def check_target(folder: Path) -> None:
@@ -43,13 +98,13 @@ def published(target: Path) -> Iterator[Path]:
         StorageError: It cannot be written.
     """
     check_target(target)
-    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    work = target.with_name(f".{secrets.token_hex(8)}.tmp")  # without the target's name, which may be as long as a name can be
     try:
         work.mkdir(parents=True)
         yield work
         _sync(work)
         os.replace(work, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"{target} cannot be written ({reason}); free space or name another folder.") from error
@@ -59,7 +114,7 @@ def published(target: Path) -> Iterator[Path]:
 
 def write_record(folder: Path, facts: Mapping[str, object]) -> None:
     """Write down `facts` and the hashes of all files that `folder` holds."""
-    files = {p.relative_to(folder).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size} for p in _files(folder)}
+    files = {p.relative_to(folder).as_posix(): {"sha256": file_hash(p), "bytes": p.stat().st_size} for p in _files(folder)}
     (folder / RECORD).write_text(json.dumps({"format": _FORMAT, **facts, "files": files}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -92,7 +147,7 @@ def _check_file(folder: Path, name: str, digest: str, size: int) -> None:
     found = path.stat().st_size
     if found != size:
         raise CheckpointError(f"{path} has {found} bytes instead of {size}; it was cut or changed, so export the run again.")
-    if _sha256(path) != digest:
+    if file_hash(path) != digest:
         raise CheckpointError(f"{path} is not the file that was exported (its SHA-256 differs); export the run again.")
 
 
@@ -100,22 +155,9 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != RECORD)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sync(folder: Path) -> None:
     for path in [p for p in folder.rglob("*") if p.is_file()]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
-        _sync_folder(inner)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(inner)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ftlab import preflight, registry
+from ftlab import origins, preflight, registry
 from ftlab.errors import ConfigError
 from ftlab.given import given
 from ftlab.model_card import Facts
@@ -50,7 +50,7 @@ def load(source: str | Path, checkpoint: str = "best", base: str | Backbone | No
 
     Args:
         source: The folder of a run, an exported folder, or a PEFT folder.
-        checkpoint: Of a run: best, last, or a file.
+        checkpoint: Of a run: best, which is the last where nothing was validated; last, or a file.
         base: What a PEFT folder belongs to that ftlab did not write; the model it names itself is not used.
 
     Raises:
@@ -91,10 +91,19 @@ def find_checkpoint(folder: Path, checkpoint: str) -> Path:
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder} holds no {CONFIG}, so it is no run; name a folder such as runs/NAME/ID.")
     path = folder / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("best", "last") else Path(checkpoint)
+    if checkpoint == "best" and not path.is_file() and not _validated(folder):
+        path = path.with_name("last.ckpt")
     if not path.is_file():
         there = ", ".join(sorted(p.name for p in (folder / "checkpoints").glob("*.ckpt"))) or "none"
         raise ConfigError(f"--checkpoint {checkpoint} of {folder} is no file ({path}); its checkpoints are: {there}.")
     return path
+
+
+def _validated(folder: Path) -> bool:
+    """Whether the run has a best checkpoint to ask for; a run without validation exports its last one."""
+    from ftlab.checkpoint_io import Manifest
+
+    return Manifest.read(folder / "checkpoints").best is not None
 
 
 def _built(path: Path) -> tuple[FinetuneModule, FinetuneData, dict[str, Any]]:
@@ -104,10 +113,11 @@ def _built(path: Path) -> tuple[FinetuneModule, FinetuneData, dict[str, Any]]:
     from ftlab.data.datamodule import FinetuneData
     from ftlab.module import FinetuneModule
 
+    config = strict_yaml.read(path)
+    origins.require(path.parent, config)
     for plugin in preflight.check(given(["--config", str(path)]), "fit"):
         registry.load(plugin)
     restrict_imports()
-    config = strict_yaml.read(path)
     parser = Parser(allow_abbrev=False)
     parser.add_lightning_class_args(FinetuneModule, "model")
     parser.add_lightning_class_args(FinetuneData, "data")

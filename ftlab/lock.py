@@ -12,6 +12,22 @@ from pathlib import Path
 
 from ftlab.errors import StorageError
 
+_held: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def _let_go() -> None:
+    """Give up what a fork inherited: a worker that outlives a killed run for seconds would keep the next one out."""
+    if not _held:
+        return
+    nothing = os.open(os.devnull, os.O_RDWR)
+    while _held:
+        os.dup2(nothing, _held.pop())  # the number stays taken, for the file object that the fork has inherited too
+    os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_let_go)
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -39,4 +55,8 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         file.flush()
-        yield
+        _held.add(descriptor)
+        try:
+            yield
+        finally:
+            _held.discard(descriptor)

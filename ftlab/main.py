@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import ftlab
 from ftlab.errors import ConfigError, FtlabError, suggest
+from ftlab.signals import StoppedEarly
 
 COMMANDS = {
     "fit": ("ftlab.commands.trainer", "Tune a model on the training split and validate it."),
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     except KeyboardInterrupt:
         return _interrupted()
+    except StoppedEarly as stop:
+        print(f"ftlab: {stop}.", file=sys.stderr)
+        return stop.exit_code
     except BrokenPipeError:  # `ftlab list | head`; the interpreter would complain again when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
@@ -82,6 +86,7 @@ def usage() -> str:
         f"ftlab {ftlab.__version__}: compare ways of fine-tuning Hugging Face models.\n\n"
         f"usage: ftlab COMMAND [options]\n\n{rows}\n\n"
         "  ftlab COMMAND --help explains a command; --version and --help stand alone.\n"
+        "  fit --resume RUN continues a run; `ftlab fit --help` ends with what may differ.\n"
         "  --plugin FILE.py | package.module makes your own classes available; --debug shows tracebacks.\n\n"
         "example: ftlab fit --config experiments/quickstart.yaml --model.tuning LoRA --model.tuning.r 16"
     )

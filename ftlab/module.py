@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from ftlab import checkpoint as ckpt
-from ftlab import rng
+from ftlab import continuing, rng
 from ftlab.backbone import Backbone
 from ftlab.batch import Batch
 from ftlab.errors import ConfigError
@@ -25,10 +25,13 @@ from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
 from ftlab.quantised import quantised_names
+from ftlab.resumed import MayDiffer
+from ftlab.spikes import Spikes
 from ftlab.step_log import StepLog
 from ftlab.strategies.applied import applied
 from ftlab.strategies.base import Placement, TuningStrategy
-from ftlab.tasks.base import Outputs, Task
+from ftlab.tasks.base import Task
+from ftlab.window import Window
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -66,16 +69,17 @@ class FinetuneModule(LightningModule):
         if skip_nonfinite < 0:
             raise ConfigError(f"model.skip_nonfinite is {skip_nonfinite}; it must be 0 or more.")
         self.skip_nonfinite = skip_nonfinite
-        self.guard = Guard(skip_nonfinite, scaled=False)
+        self.guard, self.spikes = Guard(skip_nonfinite, scaled=False), Spikes()
         self.strict_loading = False  # on_load_checkpoint checks more than torch would
         self.model: nn.Module | None = None
-        self._window: dict[str, Tensor] = {}
-        self._window_figures: dict[str, Tensor] = {}
+        self._window = Window({}, torch.device("cpu"))
         self._rate = 0.0
-        self._nothing_scored = False
+        self.total_steps = 0  # optimiser steps of the whole run, known when the optimiser is made
         self.frozen: dict[str, tuple[int, int]] = {}  # sums over every frozen tensor as the fit began
         self._base = ""
         self._rng: list[dict[str, Any]] | None = None  # what a checkpoint says of it, until the first batch after it
+        self.may_differ = MayDiffer()
+        self._continued: dict[str, Any] | None = None  # the checkpoint that a fit goes on from, until its optimiser is made
         self._validated_at = -1
         self._evaluation: Evaluation | None = None
         self.base_figures: dict[str, float] = {}  # validation of the untuned model, from Lightning's check before the fit
@@ -124,7 +128,11 @@ class FinetuneModule(LightningModule):
         if self.trainer.ckpt_path is None:
             self.tuning.prepare(self.adapted, self._first_batches())
         optimizer = build_optimizer(self.optimizer, self.tuning, self.adapted)
-        scheduler = self.schedule.build(optimizer, self.total_steps())
+        self.total_steps = self._count_steps()
+        scheduler = self.schedule.build(optimizer, self.total_steps)
+        if self._continued is not None:
+            continuing.check_optimizer(self._continued, optimizer)
+            self._continued = None
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _first_batches(self) -> Iterator[Batch]:
@@ -132,7 +140,7 @@ class FinetuneModule(LightningModule):
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             yield batch.to(self.device)
 
-    def total_steps(self) -> int:
+    def _count_steps(self) -> int:
         """Optimiser steps of the whole run.
 
         Taken from the data module, because reading `trainer.estimated_stepping_batches` builds the loaders anew.
@@ -143,41 +151,26 @@ class FinetuneModule(LightningModule):
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         epoch = -(-batches // trainer.accumulate_grad_batches)
         epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
-        bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs if epochs else None) if b]
+        beside = continuing.steps_beside(self._continued, trainer) if self._continued is not None else 0
+        bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs + beside if epochs else None) if b]
         return max(1, min(bounds)) if bounds else epoch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if batch.window:
-            self._window = self._global_counts(batch.window)
+            several = self.trainer.world_size > 1
+            self._window = Window(batch.window, self.device, self._sum_ranks if several else None)
             self.guard.begin()
-            self._window_figures = {}
         self.guard.rows.append(batch.rows)
         outputs = self.task.forward(self.adapted, batch)
-        loss = self._share(outputs)
-        terms = self.tuning.extra_losses(self.adapted, outputs, batch)
-        if terms:
-            share = torch.stack([outputs.counts[h] / self._window[h] for h in self.task.heads]).mean()
-            terms = {name: term * share for name, term in terms.items()}
-            loss = loss + torch.stack(list(terms.values())).sum()
-        self._note({"train_loss": loss, **{f"train_{name}": term for name, term in terms.items()}})
+        loss = self._window.loss(outputs, self.task.weights())
+        for name, term in self.tuning.extra_losses(self.adapted, outputs, batch).items():
+            share = term * self._window.part(outputs)
+            self._window.note(f"train_{name}", share)
+            loss = loss + share
+        self._window.note("train_loss", loss)
         # Lightning divides by the window's nominal length and DDP by the number of ranks; the share is already exact.
         # A loss that is not finite while its gradient is becomes NaN in the gradient too, where every rank sees it.
         return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size + 0 * loss.detach())
-
-    def _note(self, figures: dict[str, Tensor]) -> None:
-        """Add a micro-batch's shares to the window's figures; they stay on the device until they are logged."""
-        for name, value in figures.items():
-            self._window_figures[name] = self._window_figures.get(name, 0) + value.detach()
-
-    def _global_counts(self, window: dict[str, int]) -> dict[str, Tensor]:
-        local = torch.tensor([float(window[h]) for h in self.task.heads], device=self.device, dtype=torch.float32)
-        total = self._sum_ranks(local)
-        self._nothing_scored = not any(window.values()) if self.trainer.world_size == 1 else not bool(total.any())
-        return dict(zip(self.task.heads, total.clamp(min=1).unbind(), strict=True))
-
-    def _share(self, outputs: Outputs) -> Tensor:
-        weights = self.task.weights()
-        return torch.stack([weights[h] * outputs.sums[h] / self._window[h] for h in self.task.heads]).sum()
 
     def _sum_ranks(self, value: Tensor) -> Tensor:
         reduced = self.trainer.strategy.reduce(value, reduce_op="sum")
@@ -193,7 +186,8 @@ class FinetuneModule(LightningModule):
     ) -> None:
         """Judge the gradient, then clip it; a window in which nothing is scored takes no step on any rank."""
         norm = gradient_norm(optimizer)
-        if self._nothing_scored or not self.guard.judge(norm, self.global_step):
+        self.spikes.add(self._window.figures["train_loss"], self.global_step)
+        if not self._window.scored or not self.guard.judge(norm, self.global_step):
             optimizer.zero_grad(set_to_none=True)  # without gradients an optimiser changes nothing, decay and moments included
         elif gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -202,7 +196,7 @@ class FinetuneModule(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_fit_start(self) -> None:
-        self.guard = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16"))
+        self.guard, self.spikes = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16")), Spikes()
         self.frozen = frozen_sums(self.adapted.named_parameters())
 
     def on_train_end(self) -> None:  # before callbacks write that the run is complete
@@ -211,11 +205,12 @@ class FinetuneModule(LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.tuning.on_step(self.adapted, self.global_step + 1, self.total_steps())  # counted when this hook has returned
+        self.tuning.on_step(self.adapted, self.global_step + 1, self.total_steps)  # counted when this hook has returned
 
     def window_figures(self) -> dict[str, float]:
         """Loss terms of the last window over all ranks, and the learning rate it was taken with."""
-        return {**{name: float(self._sum_ranks(value)) for name, value in self._window_figures.items()}, "lr": self._rate}
+        self.spikes.report(self._sum_ranks)
+        return {**{name: float(self._sum_ranks(value)) for name, value in self._window.figures.items()}, "lr": self._rate}
 
     def on_train_epoch_end(self) -> None:
         """Validate what the run ends with, which Lightning leaves out when `max_steps` falls inside an epoch."""
@@ -274,11 +269,15 @@ class FinetuneModule(LightningModule):
         owned = self._owned()
         checkpoint["state_dict"] = ckpt.keep_owned(checkpoint["state_dict"], owned)
         run = {"fingerprints": self._fingerprints(), "rng": rng.states(), "base_figures": self.base_figures}
+        run["settings"] = continuing.settings(self.trainer, self.schedule) if self._trainer is not None else {}
         checkpoint[ckpt.STAMP] = {**ckpt.stamp(self.spec(), owned), **run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ckpt.verify(checkpoint, self.spec(), ckpt.keep_owned(self.state_dict(), self._owned()))
-        check(checkpoint[ckpt.STAMP]["fingerprints"], self._fingerprints())
+        new_rows = check(checkpoint[ckpt.STAMP]["fingerprints"], self._fingerprints(), self.may_differ.data)
+        if self._fitting:
+            continuing.prepare(checkpoint, self.trainer, continuing.settings(self.trainer, self.schedule), self.may_differ, new_rows)
+            self._continued = checkpoint
         self._rng = checkpoint[ckpt.STAMP]["rng"]
         self.base_figures = checkpoint[ckpt.STAMP]["base_figures"]
 
@@ -287,9 +286,12 @@ class FinetuneModule(LightningModule):
             rng.restore(self._rng, self.global_rank)
             self._rng = None
 
+    @property
+    def _fitting(self) -> bool:
+        return self._trainer is not None and self.trainer.state.fn == "fit"
+
     def _fingerprints(self) -> dict[str, str]:
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        rows = {"data": self.trainer.datamodule.fingerprints["train"]} if fitting else {}  # type: ignore[attr-defined]
+        rows = {"data": self.trainer.datamodule.fingerprints["train"]} if self._fitting else {}  # type: ignore[attr-defined]
         return {"base": self._base, "tokenizer": tokenizer_fingerprint(self.tokenizer), **rows}
 
     def _owned(self) -> frozenset[str]:

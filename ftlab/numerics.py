@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from ftlab.errors import NumericsError
 from ftlab.fingerprints import words
+from ftlab.window import Later
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Guard:
         self.left_out = 0
         self.overflows = 0
         self.rows: list[Tensor] = []
-        self._pending: tuple[Tensor, int, list[int]] | None = None
+        self._pending: tuple[Later, int, list[Tensor]] | None = None
 
     def begin(self) -> None:
         """A new accumulation window."""
@@ -55,8 +56,7 @@ class Guard:
             NumericsError: It is not finite, and no more steps may be left out.
         """
         self.settle()
-        rows = [int(row) for part in self.rows for row in part if row >= 0]
-        self._pending = (norm, step, rows)
+        self._pending = (Later(norm), step, self.rows)
         if norm.device.type == "cpu" or self.allowed or self.scaled:
             return self.settle()
         return True
@@ -65,22 +65,24 @@ class Guard:
         """Answer for the step that was put off; called before anything is saved."""
         if self._pending is None:
             return True
-        (norm, step, rows), self._pending = self._pending, None
+        (norm, step, parts), self._pending = self._pending, None
         value = float(norm)
         if math.isfinite(value):
             self.overflows = 0
             return True
         if self.scaled and self.overflows < _OVERFLOWS:
             self.overflows += 1
+            log.warning("step %d is left out by fp16's loss scaling, %d of at most %d in a row", step + 1, self.overflows, _OVERFLOWS)
             return True  # the scaler leaves the step out itself
-        rows = _of_all_ranks(rows)
+        rows = _of_all_ranks([row for part in parts for row in part.tolist() if row >= 0])
         if self.left_out < self.allowed:
             self.left_out += 1
             log.warning("step %d is left out: its gradient is %s; rows %s", step + 1, value, _short(rows))
             return False
+        before = f" after {self.overflows} that fp16's loss scaling left out" if self.overflows else ""
         raise NumericsError(
-            f"the gradient of step {step + 1} is {value}, from rows {_short(rows)}; the last checkpoint is untouched: look at these rows, "
-            "lower the learning rate, or set model.skip_nonfinite to leave out a few such steps."
+            f"the gradient of step {step + 1} is {value}{before}, from rows {_short(rows)}; the last checkpoint is untouched: look at "
+            "these rows, lower the learning rate, or set model.skip_nonfinite to leave out a few such steps."
         )
 
 

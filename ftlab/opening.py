@@ -15,6 +15,7 @@ from ftlab.adapter_check import open_adapter, read_config
 from ftlab.adapters import CONFIG, WEIGHTS
 from ftlab.backbone import Backbone
 from ftlab.errors import CheckpointError, ConfigError
+from ftlab.fingerprints import base_fingerprint
 from ftlab.folders import RECORD, read_record
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
@@ -68,8 +69,11 @@ def open_folder(folder: Path, base: Backbone | None = None) -> nn.Module:
     auto_class = _auto_class(_read(record, "auto_class", folder) if record else _BY_TASK_TYPE.get(str(config.task_type)), folder)
     if base is None:
         base = _recorded_base(_read(record or {}, "base", folder), folder)
-    model, _ = base.load_model(auto_class, _model_options(record, folder), _quantisation(record, folder))
+    options = _quantisation(record, folder)
+    model, missing = base.load_model(auto_class, _model_options(record, folder), options)
     if record:
+        if not options:
+            _check_base(_read(record, "base", folder), model, missing, base, folder)
         _prepare(model, record)
     return open_adapter(model, folder)
 
@@ -81,6 +85,8 @@ def _open_native(folder: Path, record: Mapping[str, Any] | None, base: Backbone 
     base = base or _recorded_base(_read(record, "base", folder), folder)
     options = tuning.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
     model, missing = base.load_model(_auto_class(_read(record, "auto_class", folder), folder), _model_options(record, folder), options)
+    if not options:
+        _check_base(_read(record, "base", folder), model, missing, base, folder)
     model.config.pad_token_id = record.get("pad_token_id")
     heads = fresh_modules(model, missing, base)
     tokenizer = Backbone(name=str(folder.resolve())).load_tokenizer()
@@ -139,6 +145,15 @@ def _recorded_base(entry: Any, folder: Path) -> Backbone:
         return Backbone(name=entry["name"], revision=entry["revision"], dtype=entry["dtype"], attention=entry["attention"])
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"{folder / RECORD} does not say what the base model is; export the run again.") from error
+
+
+def _check_base(entry: Mapping[str, Any], model: nn.Module, missing: set[str], base: Backbone, folder: Path) -> None:
+    """Refuse other weights than those that the adapter was trained on, where they are of the same type and can be compared."""
+    trained_on = entry.get("fingerprint")
+    if trained_on is None or base.dtype != entry.get("dtype"):
+        return
+    if base_fingerprint(model.state_dict(), missing) != trained_on:
+        raise CheckpointError(f"{folder} belongs to other weights than {base.name} has now; give base= the model it was trained on.")
 
 
 def _model_options(record: Mapping[str, Any] | None, folder: Path) -> dict[str, object]:

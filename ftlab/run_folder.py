@@ -7,13 +7,13 @@ import json
 import os
 import re
 import secrets
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ftlab.errors import ConfigError, StorageError
+from ftlab.folders import retried, sync_folder, try_writing
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHARED = "FTLAB_RUN_FOLDER"
@@ -65,12 +65,7 @@ class RunOptions:
         # Hidden files are the lock and what a process left that was killed before it had written anything.
         if first and path.exists() and any(not p.name.startswith(".") for p in path.iterdir()):
             raise ConfigError(f"run.id {identity} already has a run in {path}; choose another id, or none.")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path):
-                pass
-        except OSError as error:
-            raise StorageError(f"run folder {path} cannot be written ({error.strerror}); set run.root to a folder that can.") from error
+        try_writing(path)
         os.environ[_SHARED] = str(path)
         return path
 
@@ -87,6 +82,13 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: It cannot be written.
     """
+    try:
+        retried(lambda: _replace(path, text))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror}); free space or choose another run.root.") from error
+
+
+def _replace(path: Path, text: str) -> None:
     work = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with work.open("w", encoding="utf-8") as file:
@@ -94,9 +96,11 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(work, path)
-    except OSError as error:
-        work.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written ({error.strerror}); free space or choose another run.root.") from error
+        sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            work.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: object) -> None:

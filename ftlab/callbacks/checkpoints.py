@@ -18,7 +18,10 @@ from lightning.pytorch.loops.progress import _ProcessedTracker
 from ftlab import checkpoint_io as files
 from ftlab.callbacks.jsonl import JsonLinesLogger
 from ftlab.errors import ConfigError, StorageError
-from ftlab.signals import SignalFlag, StoppedError
+from ftlab.folders import try_writing
+from ftlab.ranks import on_rank_zero
+from ftlab.run_callback import RunCallback
+from ftlab.signals import SignalFlag, StoppedError, leave_at_once
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
@@ -50,7 +53,7 @@ class SaveOptions:
                 raise ConfigError(f"save.{key} is {value}; it must be above 0.")
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(RunCallback, Checkpoint):
     """Saves between optimiser steps only, so that a checkpoint never holds half a window.
 
     Args:
@@ -67,14 +70,20 @@ class Checkpoints(Checkpoint):
         self._due = False
         """Whether a validation follows the step."""
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        leave_at_once()  # Lightning's handler would begin a collective in the middle of another one
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step, self._saved_at = trainer.global_step, files.now()
-        self._check_space(trainer, pl_module)
-        if trainer.is_global_zero:
-            self._mend(trainer.global_step)
+        on_rank_zero(trainer, lambda: self._prepare(trainer, pl_module))
         self.signals.install()
         if self._due:
             self._validate(trainer)
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        try_writing(self.folder)
+        self._check_space(pl_module)
+        self._mend(trainer.global_step)
 
     def _validate(self, trainer: Trainer) -> None:
         """Run the validation that followed the checkpoint; where the run had logged it already, the record is written again."""
@@ -101,9 +110,9 @@ class Checkpoints(Checkpoint):
         number, late = self._agreed(trainer)
         every = self.options.every_n_steps
         at_step = trainer.is_last_batch if every is None else trainer.global_step % every == 0
-        last = trainer.global_step >= module.total_steps()
-        self._due = _validation_follows(trainer, batch_idx, last)
+        last = trainer.global_step >= module.total_steps
         if number or late or at_step or last:
+            self._due = _validation_follows(trainer, batch_idx, last)
             self.save(trainer, needed=bool(number) or last)
         if number:
             raise StoppedError(number, trainer.global_step, str(self.folder.parent))
@@ -120,15 +129,16 @@ class Checkpoints(Checkpoint):
         return int(number), bool(time_is_up)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
-            return
-        value = trainer.callback_metrics.get("val_loss")
-        if value is None or self._saved_step != trainer.global_step:
-            return
-        self._note_best(float(value))
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            on_rank_zero(trainer, lambda: self._note_best(trainer))
 
-    def _note_best(self, value: float) -> None:
+    def _note_best(self, trainer: Trainer) -> None:
+        if "val_loss" not in trainer.callback_metrics or self._saved_step != trainer.global_step:
+            return
+        value = float(trainer.callback_metrics["val_loss"])
         manifest = files.Manifest.read(self.folder)
+        if not math.isfinite(value):
+            log.warning("val_loss is %s at step %d, so this checkpoint cannot be the best", value, self._saved_step)
         if not math.isfinite(value) or (manifest.best_value is not None and manifest.best_value <= value):
             return
         former, manifest.best, manifest.best_value = manifest.best, _name(self._saved_step), value
@@ -148,15 +158,31 @@ class Checkpoints(Checkpoint):
             return
         _count_epoch(trainer)
         try:
-            trainer.save_checkpoint(self.folder / _name(trainer.global_step))
+            self._write(trainer, _name(trainer.global_step))
             self._saved_step, self._saved_at = trainer.global_step, files.now()
-            if trainer.is_global_zero:
-                _link(self.folder / "last.ckpt", _name(self._saved_step))
-                self._prune()
         except StorageError as error:
             if needed or self.options.on_error == "stop":
                 raise
             log.warning("%s (save.on_error: continue)", error)
+
+    def _write(self, trainer: Trainer, name: str) -> None:
+        failed: list[StorageError] = []
+        try:
+            for logger in trainer.loggers:
+                if isinstance(logger, JsonLinesLogger):
+                    logger.sync()
+            trainer.save_checkpoint(self.folder / name)
+        except StorageError as error:
+            failed.append(error)
+            trainer.strategy.barrier()  # the other ranks wait in the one that Lightning did not come to
+
+        def finish() -> None:
+            if failed:
+                raise failed[0]
+            _link(self.folder / "last.ckpt", name)
+            self._prune()
+
+        on_rank_zero(trainer, finish)
 
     def _prune(self) -> None:
         manifest = files.Manifest.read(self.folder)
@@ -167,7 +193,7 @@ class Checkpoints(Checkpoint):
             del manifest.files[name]
         manifest.write(self.folder)
         for name in spare:
-            (self.folder / name).unlink(missing_ok=True)
+            files.delete(self.folder / name)
 
     def _mend(self, step: int) -> None:
         """Do what a process that died between a checkpoint's manifest and its links has left: no further save may come."""
@@ -178,13 +204,10 @@ class Checkpoints(Checkpoint):
             _link(self.folder / "last.ckpt", _name(step))
             self._prune()
 
-    def _check_space(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _check_space(self, pl_module: LightningModule) -> None:
         """Refuse to start where the checkpoints to keep would not fit."""
         module: FinetuneModule = pl_module  # type: ignore[assignment]
-        if not trainer.is_global_zero:
-            return
         need = checkpoint_bytes(module) * (self.options.keep + 2)  # the best one, and the one being written
-        self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if need > free:
             raise StorageError(

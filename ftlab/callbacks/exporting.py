@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ftlab import checkpoint_io
 from ftlab.callbacks.record import parameter_counts
@@ -19,6 +19,7 @@ from ftlab.folders import published
 from ftlab.merging import merged, put
 from ftlab.model_card import Facts
 from ftlab.redact import redacted
+from ftlab.run_callback import RunCallback
 from ftlab.run_folder import write_json
 from ftlab.samples import short_sample
 from ftlab.saving import is_plain, save_whole
@@ -32,7 +33,7 @@ _SHARE = 0.5
 """Of the host's memory that a merged model may take."""
 
 
-class Export(Callback):
+class Export(RunCallback):
     """Writes `export/` from the best checkpoint, or from the last where nothing was validated.
 
     Args:
@@ -57,7 +58,7 @@ class Export(Callback):
         export_run(module, target, Facts(config=redacted(self.config()), metrics=metrics))
 
 
-class VerifyMerge(Callback):
+class VerifyMerge(RunCallback):
     """Merges what was exported and compares outputs; the figures go to `merge.json`.
 
     The second copy of the base stands in the host's memory. Where it would take more than half of that, nothing is compared, and the

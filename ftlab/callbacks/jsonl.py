@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ftlab.errors import StorageError
+from ftlab.folders import sync_folder
 from ftlab.run_folder import finite, write_text
 
 
@@ -41,6 +43,18 @@ class JsonLinesLogger(Logger):
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written ({error.strerror}); free space and start again.") from error
+
+    @rank_zero_only
+    def sync(self) -> None:
+        """Make what was logged outlive a power cut: a run that goes on from a checkpoint does not log the steps before it again."""
+        if not self.path.is_file():
+            return
+        try:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+            sync_folder(self.path.parent)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written ({error.strerror}); free space and start again.") from error
 

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ftlab.batch import Batch
 from ftlab.errors import StorageError
+from ftlab.run_callback import RunCallback
 from ftlab.run_folder import finite, write_text
 
 Numbered = tuple[int, dict[str, object]]
 """(number of the example in the token cache, record)"""
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(RunCallback):
     """Writes `predictions.jsonl` or `predictions.parquet`: a record per example, in the source's order, with the row's number.
 
     Args:

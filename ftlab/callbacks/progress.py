@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ftlab.callbacks.throughput import Throughput, peak_memory
+from ftlab.run_callback import RunCallback
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Bar(TQDMProgressBar):
         return {**shown, **_figures(self.throughput, pl_module)}
 
 
-class Lines(Callback):
+class Lines(RunCallback):
     """One line per validation, for logs.
 
     Args:

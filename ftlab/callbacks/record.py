@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ftlab import origins
 from ftlab.callbacks.throughput import Throughput, peak_memory
 from ftlab.redact import redacted
+from ftlab.run_callback import RunCallback
 from ftlab.run_folder import write_json, write_text
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-class Record(Callback):
+class Record(RunCallback):
     """Writes `config.yaml` when the data is known and `summary.json` when the fit is over.
 
     Args:
@@ -52,6 +54,7 @@ class Record(Callback):
         self._written = True
         config = redacted(self.config())
         write_text(self.folder / "config.yaml", yaml.dump(config, Dumper=_Plain, sort_keys=False, allow_unicode=True))
+        write_json(self.folder / origins.FILE, origins.record(config))
         for logger in trainer.loggers:
             logger.log_hyperparams(config)
 

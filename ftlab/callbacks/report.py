@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
+
+from ftlab.run_callback import RunCallback
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Report(Callback):
+class Report(RunCallback):
     """Prints a summary at the end of a fit, and the figures of a validation or test.
 
     Args:

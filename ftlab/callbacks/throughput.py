@@ -8,12 +8,13 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ftlab.batch import Batch
+from ftlab.run_callback import RunCallback
 
 
-class Throughput(Callback):
+class Throughput(RunCallback):
     """Counts the tokens of this rank's batches and the seconds outside validation.
 
     Tokens are those of the rows, without padding; ranks are taken to run at the same speed.

@@ -10,12 +10,13 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ftlab.batch import Batch
+from ftlab.run_callback import RunCallback
 
 VARIABLE = "FTLAB_TRACE"
 """Environment variable with the folder that traces are written to."""
 
 
-class Trace(Callback):
+class Trace(RunCallback):
     """Appends one line per micro-batch: step, epoch, rows, learning rate and loss, floats as hexadecimal.
 
     Args:

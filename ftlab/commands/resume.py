@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ftlab import strict_yaml
+from ftlab import origins, strict_yaml
 from ftlab.errors import CheckpointError, ConfigError
 from ftlab.given import COMMAND_LINE, Given, flat, given, take
+from ftlab.resumed import DATA_FLAG, HELD, MayDiffer, Resumed, advice
 
 MAY_DIFFER = (
     "trainer.max_steps",
@@ -29,10 +30,6 @@ _NAMES = ("run.root", "run.name", "run.id")
 """Keys by which `--resume auto` has found the run."""
 
 
-_HELD = ("model.optimizer", "model.schedule")
-"""Keys whose values live on in the state that a checkpoint holds."""
-
-
 def find_run(target: str) -> Path:
     """The folder of a run.
 
@@ -49,35 +46,30 @@ def find_run(target: str) -> Path:
     return folder
 
 
-def check_unchanged(stored: dict[str, Any], values: Sequence[Given], overrides: Sequence[str]) -> None:
+def check_unchanged(stored: dict[str, Any], values: Sequence[Given], may_differ: MayDiffer) -> None:
     """Refuse what would make the run another one.
 
     Args:
         stored: The run's own configuration.
         values: What the user gave beside it.
-        overrides: Keys that the user lets differ, by `--override-resume`.
+        may_differ: What the user lets differ.
 
     Raises:
         CheckpointError: A key has another value than in the run.
         ConfigError: A key cannot differ, because the checkpoint itself holds its value.
     """
-    held = next((o for o in overrides if o.startswith(_HELD)), None)
+    held = next((o for o in may_differ.keys if o.startswith(HELD)), None)
     if held is not None:
         raise ConfigError(
             f"--override-resume {held} has no effect: the checkpoint's optimiser and schedule go on; start a new run instead."
         )
     before = dict(leaf for g in flat(stored, "", "config.yaml") for leaf in _leaves(_plain(g.key), g.value))
     for key, value in (leaf for g in values for leaf in _leaves(_plain(g.key), g.value)):
-        if any(fnmatch.fnmatchcase(key, pattern) for pattern in (*MAY_DIFFER, *overrides)):
+        if may_differ.allows(key) or any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_DIFFER):
             continue
         old = before.get(key)
         if not _same(old, value):
-            advice = (
-                "leave it out, or start a new run"
-                if key.startswith(_HELD)
-                else f"leave it out, start a new run, or add --override-resume {key}"
-            )
-            raise CheckpointError(f"{key} is {value!r}, the run has {old!r}; {advice}.")
+            raise CheckpointError(f"{key} is {value!r}, the run has {old!r}; {advice(key)}")
 
 
 def _plain(key: str) -> str:
@@ -98,34 +90,42 @@ def _same(old: Any, new: Any) -> bool:
     if isinstance(old, int | float) and isinstance(new, str):  # YAML reads 1e-3 as text, a parser with a type as a number
         with suppress(ValueError):
             return float(new) == old
+    if isinstance(old, str) and type(new) in (int, float):  # trainer.devices, a list, text or number, is stored as text
+        with suppress(ValueError):
+            return bool(float(old) == new)
     return bool(old == new or (isinstance(old, str) and isinstance(new, str) and old.rpartition(".")[2] == new))
 
 
-def apply(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+def apply(arguments: Sequence[str]) -> tuple[list[str], Resumed | None]:
     """Put a run's own configuration before what the user wrote.
 
     Args:
         arguments: What follows `fit`, with `--resume RUN`, `--resume auto` or neither.
 
     Returns:
-        The arguments to run with, and the folder of the run that goes on; None for a new run.
+        The arguments to run with, and the run that goes on; None for a new run.
 
     Raises:
-        CheckpointError: Something differs that must not.
+        CheckpointError: Something differs that must not, or a plugin of the run is not there.
         ConfigError: There is no such run.
     """
     words, targets = take(arguments, "--resume")
     words, overrides = take(words, "--override-resume")
+    words, data = [w for w in words if w != DATA_FLAG], DATA_FLAG in words
     if not targets:
-        if overrides:
-            raise ConfigError("--override-resume goes with --resume RUN; add it, or leave this out.")
+        lone = "--override-resume" if overrides else DATA_FLAG if data else None
+        if lone:
+            raise ConfigError(f"{lone} goes with --resume RUN; add it, or leave this out.")
         return words, None
     folder = _automatic(words) if targets[-1] == "auto" else find_run(targets[-1])
     if folder is None:
         return words, None
     named = _NAMES if targets[-1] == "auto" else ()
-    check_unchanged(strict_yaml.read(folder / "config.yaml"), given(words), (*overrides, *named))
-    return ["--config", str(folder / "config.yaml"), *words], folder
+    stored = strict_yaml.read(folder / "config.yaml")
+    origins.require(folder, stored)
+    check_unchanged(stored, given(words), MayDiffer(data=data, keys=(*overrides, *named)))
+    may_differ = MayDiffer(data=data, keys=tuple(overrides))
+    return ["--config", str(folder / "config.yaml"), *words], Resumed(folder=folder, may_differ=may_differ)
 
 
 def _automatic(words: Sequence[str]) -> Path | None:

@@ -7,6 +7,7 @@ import gc
 from ftlab import preflight, registry
 from ftlab.commands import resume
 from ftlab.given import given, take
+from ftlab.signals import leaving
 
 
 def run(name: str, arguments: list[str]) -> int:
@@ -22,7 +23,8 @@ def run(name: str, arguments: list[str]) -> int:
     # Imports make a million objects, none of them garbage; looking for some costs a second.
     gc.disable()
     try:
-        return _run(name, arguments)
+        with leaving():
+            return _run(name, arguments)
     finally:
         gc.enable()
 
@@ -32,8 +34,8 @@ def _run(name: str, arguments: list[str]) -> int:
     for target in targets:
         registry.use(target)
     words, resumed = resume.apply(words) if name == "fit" else (words, None)
-    if resumed is not None and resume.complete(resumed, words):
-        print(f"{resumed} is already complete; raise trainer.max_steps or trainer.max_epochs to go on.")
+    if resumed is not None and resume.complete(resumed.folder, words):
+        print(f"{resumed.folder} is already complete; raise trainer.max_steps or trainer.max_epochs to go on.")
         return 0
     values = given(words)
     named = preflight.check(values, name)

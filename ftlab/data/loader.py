@@ -64,14 +64,19 @@ class FinetuneLoader:
         self._epoch = 0
         self._handed = 0
         self._resumed = False
+        self._numbered = _Numbered(store)
+        self._filling = _Filling(collate)
         self._sampler = _Sampler()
-        self._loader: DataLoader[Any] = DataLoader(
-            _Numbered(store),
+        self._workers = self._start_workers() if plan.workers else None
+
+    def _start_workers(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._numbered,
             batch_sampler=self._sampler,
-            collate_fn=_Filling(collate),
-            num_workers=plan.workers,
-            persistent_workers=plan.workers > 0,
-            pin_memory=plan.pin,
+            collate_fn=self._filling,
+            num_workers=self.plan.workers,
+            persistent_workers=True,
+            pin_memory=self.plan.pin,
             generator=torch.Generator(),  # else each iterator draws a number from the run's own, and a resumed run has one more
         )
 
@@ -82,11 +87,18 @@ class FinetuneLoader:
         if not self._resumed and self._handed:
             self._epoch, self._handed = self._epoch + 1, 0
         self._resumed = False
-        self._sampler.batches = self._batches()[self._handed :]
-        for window in _windows(iter(self._loader), self.plan, self._handed):
+        for window in _windows(self._fetched(self._batches()[self._handed :]), self.plan, self._handed):
             for batch in _stamped(window):
                 self._handed += 1
                 yield batch
+
+    def _fetched(self, batches: list[Index]) -> Iterator[Batch]:
+        """The batches of some rows, from the workers or made here: torch's loader takes longer than a small batch."""
+        self._sampler.batches = batches
+        if self._workers is not None:
+            return iter(self._workers)
+        made = (self._filling([self._numbered[row] for row in rows]) for rows in self._sampler)
+        return (batch.pin_memory() for batch in made) if self.plan.pin else made
 
     def _batches(self) -> list[Index]:
         plan = self.plan
@@ -145,7 +157,8 @@ class _Filling:
         batch = self.collate([e for _, e in examples])
         if examples[0][0] == _FILLER:
             return batch.unscored()
-        return replace(batch, tokens=sum(len(e["input_ids"]) for _, e in examples), index=tuple(i for i, _ in examples))
+        tokens = sum(len(e["input_ids"]) for _, e in examples)
+        return replace(batch, tokens=tokens, index=tuple(i for i, _ in examples), known=batch.counts())
 
 
 def _windows(batches: Iterator[Batch], plan: Plan, handed: int) -> Iterator[list[Batch]]:

@@ -60,12 +60,12 @@ class Peft(TuningStrategy):
         given = self._from_model(model, heads)
         config = self._config(given)
         weights = _weights(model) if splits_base(self._init()) else {}
-        tuner = inject(model, heads, config)
+        inject(model, heads, config)
         if weights:
             keep_base(model, weights)
         if self._method() == "POLY":
             _one_task(model)
-        return model if tuner else model
+        return model
 
     def prepare(self, model: nn.Module, batches: Iterable[Batch]) -> None:
         init = self._init()
@@ -128,16 +128,13 @@ class Peft(TuningStrategy):
         return given
 
 
-def inject(model: nn.Module, heads: Mapping[str, nn.Module], config: Any) -> Any:
-    """Freeze `model`, put the layers of `config` into it, and unfreeze the fresh heads.
+def inject(model: nn.Module, heads: Mapping[str, nn.Module], config: Any) -> None:
+    """Freeze `model`, put the layers of `config` into it, keep PEFT's tuner beside it, and unfreeze the fresh heads.
 
     Args:
         model: A HF model.
         heads: Name → fresh module.
         config: PEFT's configuration of the method.
-
-    Returns:
-        PEFT's tuner, which is kept beside the model.
 
     Raises:
         ConfigError: PEFT refuses it on this model, or a fresh head would be adapted.
@@ -153,7 +150,7 @@ def inject(model: nn.Module, heads: Mapping[str, nn.Module], config: Any) -> Any
     except (ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
         what = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"model.tuning.options: PEFT refuses {method} on {type(model).__name__}: {what}") from error
-    model.__dict__["peft_config"] = tuner.peft_config
+    model.peft_config = tuner.peft_config
     cast_adapter_dtype(model, ADAPTER)  # injection takes the base's dtype, in which an optimiser's small steps round to nothing
     for name, head in heads.items():
         found = model.get_submodule(name)
@@ -161,7 +158,6 @@ def inject(model: nn.Module, heads: Mapping[str, nn.Module], config: Any) -> Any
             raise ConfigError(f"model.tuning.options.target_modules means the fresh head '{name}', which is trained whole; leave it out.")
         head.requires_grad_(True)
     attach(model, method, tuner)
-    return tuner
 
 
 def save_bridged(tuning: TuningStrategy, model: nn.Module, folder: Path, obstacle: str | None) -> None:
@@ -184,9 +180,13 @@ def merge_bridged(model: nn.Module) -> nn.Module:
     Raises:
         NotMergeableError: PEFT cannot fold them into this model.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     tuner = bridge_of(model).tuner
-    kinds = {name.replace(".base_layer.", "."): p.dtype for name, p in model.named_parameters(remove_duplicate=False)}
-    model.float()
+    bases = {m.get_base_layer() for m in model.modules() if isinstance(m, BaseTunerLayer)}
+    kinds = {base: next(base.parameters()).dtype for base in bases}
+    for base in bases:
+        base.float()
     for layer in lora_layers(model).values():
         fold_start(layer)
     try:
@@ -195,8 +195,8 @@ def merge_bridged(model: nn.Module) -> nn.Module:
         raise NotMergeableError(f"PEFT cannot merge this adapter: {str(error).splitlines()[0]} Export the adapter instead.") from error
     del merged._modules[NAME]
     merged.__dict__.pop("peft_config", None)
-    for name, parameter in merged.named_parameters():
-        parameter.data = parameter.data.to(kinds.get(name, parameter.dtype))
+    for base, kind in kinds.items():
+        base.to(kind)
     return merged
 
 

@@ -107,12 +107,12 @@ class CausalLM(Task):
 
     def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
         inputs = pad(examples, tokenizer)
-        labels = inputs["input_ids"].clone()
+        labels = inputs["input_ids"].numpy().copy()
         if "attention_mask" in inputs:
-            labels[inputs["attention_mask"] == 0] = IGNORE
+            labels[inputs["attention_mask"].numpy() == 0] = IGNORE
         labels[:, 0] = IGNORE  # nothing comes before it; labels are counted as they are scored
         rows = torch.tensor([int(e["row"][0]) for e in examples])
-        return Batch(inputs=inputs, labels={"lm": labels}, rows=rows)
+        return Batch(inputs=inputs, labels={"lm": torch.from_numpy(labels)}, rows=rows)
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         hidden, labels, head = _scored(model, batch)
@@ -120,7 +120,7 @@ class CausalLM(Task):
             total = F.cross_entropy(hidden.float(), labels, reduction="sum")
         else:
             total = cross_entropy_sum(hidden, labels, head.project, head.linear, head.vocabulary)
-        count = torch.tensor(float(len(labels)), device=labels.device)
+        count = total.new_full((), len(labels))
         return Outputs(sums={"lm": total}, counts={"lm": count})
 
     def derived(self, losses: Mapping[str, float]) -> dict[str, float]:
@@ -144,12 +144,20 @@ class CausalLM(Task):
 def _scored(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, LanguageHead | None]:
     """Hidden states (n, D) and labels (n,) of the scored positions, or logits (n, V) where the model has no plain head."""
     head = language_head(model)
-    labels = batch.labels["lm"][:, 1:]
-    keep = labels != IGNORE
     body = model if head is None else head.body
     outputs = body(**batch.inputs, use_cache=False)
     states = outputs.logits if head is None else outputs.last_hidden_state
-    return states[:, :-1][keep], labels[keep], head
+    count, labels = batch.counts()["lm"], batch.labels["lm"]
+    if count == labels[:, 1:].numel():
+        return states[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), head
+    places = _places(F.pad(labels[:, 1:] != IGNORE, (0, 1)).flatten(), count)
+    return states.flatten(0, 1).index_select(0, places), labels.flatten().index_select(0, places + 1), head
+
+
+def _places(keep: Tensor, count: int) -> Tensor:
+    """Where `keep` (n,) is true, `count` times; where the device can do it, nothing waits for it to count."""
+    known = keep.device.type in ("cpu", "cuda")
+    return (keep.nonzero_static(size=count) if known else keep.nonzero()).squeeze(1)
 
 
 def _blocks_across(documents: Iterable[tuple[int, list[int]]], size: int) -> Iterator[tuple[int, list[int]]]:

@@ -26,16 +26,12 @@ def pad(examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> dict[
     lengths = [len(e["input_ids"]) for e in examples]
     shape = (len(examples), max(lengths))
     filler = tokenizer.pad_token_id
-    inputs = {
-        "input_ids": np.full(shape, 0 if filler is None else filler, dtype=np.int64),
-    }
-    if min(lengths) < max(lengths):
-        inputs["attention_mask"] = np.zeros(shape, dtype=np.int64)
+    inputs = {"input_ids": np.full(shape, 0 if filler is None else filler, dtype=np.int64)}
     if "token_type_ids" in examples[0]:
         inputs["token_type_ids"] = np.zeros(shape, dtype=np.int64)
-    for i, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-        if "attention_mask" in inputs:
-            inputs["attention_mask"][i, :length] = 1
-        for name in inputs.keys() & example.keys():
-            inputs[name][i, :length] = example[name]
+    for name, array in inputs.items():
+        for row, example, length in zip(array, examples, lengths, strict=True):
+            row[:length] = example[name]
+    if min(lengths) < max(lengths):
+        inputs["attention_mask"] = (np.arange(shape[1]) < np.array(lengths)[:, None]).astype(np.int64)
     return {name: torch.from_numpy(array) for name, array in inputs.items()}

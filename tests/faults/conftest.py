@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 import yaml
 
 from ftlab import registry
+from tests.faults.drift_run import FIT, write
 from tests.faults.forking import __file__ as server
+from tests.faults.processes import Forker, Hook, forker
+from tests.faults.small_run import EPOCHS, THREES, Place, Reference, killed, reference
 
 GOOD: dict[str, Any] = {
     "model": {
@@ -78,10 +82,11 @@ def _server(*modules: str) -> Iterator[Run]:
         assert process.stdin is not None
         assert process.stdout is not None
 
-        def run(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Result:
+        def run(folder: Path, *arguments: str, env: dict[str, str] | None = None, without: Sequence[str] = ()) -> Result:
             assert process.stdin is not None
             assert process.stdout is not None
-            request = {"folder": str(folder), "arguments": arguments, "env": {"FTLAB_CACHE": str(folder / "cache"), **(env or {})}}
+            surroundings = {"FTLAB_CACHE": str(folder / "cache"), **(env or {})}
+            request = {"folder": str(folder), "arguments": arguments, "env": surroundings, "without": without}
             print(json.dumps(request), file=process.stdin, flush=True)
             answer = json.loads(process.stdout.readline())
             return Result(answer["code"], answer["out"], answer["err"], answer.get("torch", False))
@@ -102,6 +107,13 @@ def _warm() -> Iterator[Run]:
         yield run
 
 
+@pytest.fixture(scope="session")
+def fork() -> Iterator[Forker]:
+    """Starts `ftlab` in processes that may die; see `processes.py`."""
+    with forker() as started:
+        yield started
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An empty folder with `good.yaml`."""
@@ -112,10 +124,44 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def cold(_cold: Run, folder: Path) -> Run:
     """`ftlab` in `folder`; torch was not imported before."""
-    return lambda *arguments, env=None: _cold(folder, *arguments, env=env)
+    return lambda *arguments, env=None, without=(): _cold(folder, *arguments, env=env, without=without)
 
 
 @pytest.fixture
 def warm(_warm: Run, folder: Path) -> Run:
-    """The same with torch and Lightning imported before."""
-    return lambda *arguments, env=None: _warm(folder, *arguments, env=env)
+    """The same with torch and Lightning imported before; `without` names functions that a negative control leaves out."""
+    return lambda *arguments, env=None, without=(): _warm(folder, *arguments, env=env, without=without)
+
+
+@pytest.fixture(scope="session")
+def whole(fork: Forker, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The small run that was left alone."""
+    return reference(fork, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="session")
+def threes(fork: Forker, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """The same with windows of three micro-batches, and of two at the end of an epoch."""
+    return reference(fork, tmp_path_factory.mktemp("threes") / "run", THREES, steps=2 * EPOCHS)
+
+
+@pytest.fixture(scope="session")
+def stopped(fork: Forker, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A run that was killed in its seventh step, for what is refused before anything is written."""
+    return killed(fork, tmp_path_factory.mktemp("stopped"), Hook("ftlab.module:FinetuneModule.training_step", call=12))
+
+
+@pytest.fixture(scope="session")
+def _drifting(tmp_path_factory: pytest.TempPathFactory, _warm: Run) -> Path:
+    folder = tmp_path_factory.mktemp("drift")
+    write(folder)
+    result = _warm(folder, *FIT)
+    assert result.code == 0, result.err
+    return folder
+
+
+@pytest.fixture
+def drifting(_drifting: Path, folder: Path) -> Path:
+    """A run of two steps, in a folder of its own with all that it was made from."""
+    shutil.copytree(_drifting, folder, symlinks=True, dirs_exist_ok=True)
+    return folder / "runs" / "x" / "y"

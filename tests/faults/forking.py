@@ -5,6 +5,7 @@ Arguments: the modules to import first. A request and its answer are one line of
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -14,12 +15,23 @@ import traceback
 from typing import Any, BinaryIO
 
 
+def _leave_out(target: str) -> None:
+    """Put nothing in the place of `module:Class.function`, for a negative control."""
+    module, _, path = target.partition(":")
+    *outer, name = path.split(".")
+    owner = functools.reduce(getattr, outer, importlib.import_module(module))
+    assert callable(getattr(owner, name)), target
+    setattr(owner, name, lambda *values, **named: None)
+
+
 def _child(request: dict[str, Any], out: BinaryIO, err: BinaryIO, report: BinaryIO) -> None:
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     os.chdir(request["folder"])
     sys.path.insert(0, request["folder"])  # the worst case: what lies beside a configuration can be imported
     os.environ.update(request["env"])
+    for target in request["without"]:
+        _leave_out(target)
     from ftlab.main import main
 
     try:

@@ -80,7 +80,7 @@ def cases(seed: int = 0) -> list[Case]:
     for n in range(30):
         found.append(Case("in a checkpoint write, from outside", poll=_writing(1 + n % saves), env=shared if n % 3 == 0 else {}))
     for n in range(24):
-        call = draw.randrange(1, saves * 20)
+        call = draw.randrange(1, saves * 520)  # a checkpoint is some 520 writes
         found.append(Case("in a checkpoint write, mid-file", Hook(f"{writes}:_Hashing.write", call=call), env=shared if n % 3 == 0 else {}))
     for n in range(1, saves + 1):
         found.append(Case("between write and rename", Hook(f"{writes}:_write_synced", call=n, after=True)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,14 @@ from typing import Any
 import torch
 import yaml
 
-from tests.faults.processes import Forker
+from tests.faults.processes import Forker, Hook
 
 STEPS, EPOCHS, BATCHES, WINDOW, INTERVAL = 24, 8, 5, 2, 2
 """Eight epochs of five micro-batches in windows of two: three steps each, the third from one micro-batch alone."""
+
+THREES = ("--trainer.accumulate_grad_batches", "3")
+WORKERS = ("--data.num_workers", "2")
+"""Options beside the configuration."""
 
 TEXTS = (
     "one short row", "another row that is rather longer than the first", "three", "the fourth of them all", "five is more than four",
@@ -84,8 +90,11 @@ class Place:
         folder = self.run / "checkpoints"
         last = torch.load(folder / "last.ckpt", weights_only=True)
         summary = json.loads((self.run / "summary.json").read_text())
-        # Lightning counts on in a validation that a resumed process makes up for; it reads the count for its progress bar alone.
-        del last["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+        # A run that goes on from the end of an epoch has one validation more in `total` (advance of Lightning's
+        # training_epoch_loop.py adds the one that it takes for missed) until the next epoch sets `total` to 0. When a checkpoint
+        # is loaded, Lightning asks of `total` only whether its four counts are one, which tells a validation that was broken off.
+        total = last["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].pop("total")
+        assert len(set(total.values())) == 1, total
         kept = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "ftlab", "loops")
         return {
             **{key: last[key] for key in kept},
@@ -134,6 +143,28 @@ def reference(fork: Forker, folder: Path, extra: Sequence[str] = (), steps: int 
     assert len(trace) == len(place.trace()) == EPOCHS * BATCHES
     assert place.trace()[-1]["step"] == steps
     return Reference(trace, place.result())
+
+
+def killed(fork: Forker, folder: Path, hook: Hook, *extra: str) -> Place:
+    """A run that a hook has killed."""
+    place = Place(folder / "run", extra)
+    code, said = fork.run(place.folder, place.first, place.env, [hook])
+    assert code == -9, said
+    return place
+
+
+def again(place: Place, folder: Path) -> Place:
+    """The same stopped run once more, for its negative control."""
+    shutil.copytree(place.folder, folder, symlinks=True)
+    other = copy.copy(place)
+    other.folder, other.run = folder, folder / "runs" / "k" / "r"
+    return other
+
+
+def resumed(fork: Forker, place: Place, *more: str, without: str = "") -> tuple[int, str]:
+    """Exit code and what was said; `without` is left out, for a negative control."""
+    hooks = [Hook(without, signal=0)] if without else []
+    return fork.run(place.folder, ["fit", "--resume", str(place.run), *more], place.env, hooks)
 
 
 def differences(place: Place, whole: Reference) -> list[str]:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ftlab import checkpoint_io
 from ftlab.checkpoint import STAMP, differences, keep_owned, spec_of, stamp, verify
 from ftlab.checkpoint_io import MANIFEST
 from ftlab.errors import CheckpointError
 from ftlab.fingerprints import base_fingerprint, check, rows_fingerprint
+from ftlab.folders import file_hash
 from ftlab.strategies.lora import LoRA
 
 
@@ -22,7 +22,7 @@ def vouched(path: Path, content: object) -> None:
     """Put another content under a checkpoint's name, and make the manifest right for it."""
     torch.save(content, path)
     manifest = json.loads((path.parent / MANIFEST).read_text())
-    manifest["files"][path.name] |= {"sha256": checkpoint_io.file_hash(path), "bytes": path.stat().st_size}
+    manifest["files"][path.name] |= {"sha256": file_hash(path), "bytes": path.stat().st_size}
     (path.parent / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -31,7 +31,7 @@ SPEC: dict[str, object] = {"model.tuning": spec_of(LoRA(r=2))}
 
 
 def good() -> dict[str, Any]:
-    rest: dict[str, Any] = {"fingerprints": {}, "rng": [], "base_figures": {}}
+    rest: dict[str, Any] = {"fingerprints": {}, "rng": [], "base_figures": {}, "settings": {}}
     return {"state_dict": {n: t.clone() for n, t in OWNED.items()}, STAMP: {**stamp(SPEC, OWNED), **rest}}
 
 
@@ -72,7 +72,7 @@ def test_missing_and_unknown_tensors_are_named() -> None:
         verify(content, SPEC, OWNED)
 
 
-@pytest.mark.parametrize("key", ["spec", "fingerprints", "rng", "base_figures"])
+@pytest.mark.parametrize("key", ["spec", "fingerprints", "rng", "base_figures", "packages", "settings"])
 def test_a_stamp_with_a_hole_is_refused(key: str) -> None:
     content = good()
     del content[STAMP][key]

@@ -67,7 +67,7 @@ def test_a_lasting_error_is_a_storage_error_and_leaves_the_old_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
-        with pytest.raises(StorageError, match=rf"cannot be written \({os.strerror(number)}; [\d,]+ bytes are free\)"):
+        with pytest.raises(StorageError, match=rf"cannot be written \({os.strerror(number)}; it needs [\d,]+ bytes, [\d,]+ are free\)"):
             save(tmp_path, 2)
     assert len(seen) == tries
     assert path.read_bytes() == before

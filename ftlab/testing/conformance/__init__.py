@@ -11,3 +11,6 @@ from ftlab.testing.conformance import (  # the order is that of the checks
     ranks,
 )
 from ftlab.testing.conformance.check import CHECKS
+from ftlab.testing.conformance.author import StrategyConformance
+
+__all__ = ["CHECKS", "StrategyConformance", "applying", "backbones", "declaring", "learning", "ranks", "rows", "running", "storing"]

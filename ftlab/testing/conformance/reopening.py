@@ -10,7 +10,7 @@ import yaml
 from ftlab import checkpoint as ckpt
 from ftlab import strict_yaml
 from ftlab.export import put
-from ftlab.opening import open_folder
+from ftlab.loading import load
 from ftlab.parity import REARRANGED
 from ftlab.testing.conformance.check import alike, require
 from ftlab.testing.conformance.subject import Subject, logits
@@ -28,8 +28,8 @@ def restore(subject: Subject, material: dict[str, Any], folder: Path) -> None:
 
 def reopen(subject: Subject, material: dict[str, Any], folder: Path) -> None:
     """An exported folder."""
-    model = open_folder(Path(material["folder"]), options=subject.load_options())
-    alike(material["logits"], logits(model, material["inputs"]), REARRANGED, "opened in a fresh process, the exported model has other logits")
+    found = logits(load(material["folder"]).model, material["inputs"])
+    alike(material["logits"], found, REARRANGED, "opened in a fresh process, the exported model has other logits")
 
 
 def through_yaml(subject: Subject, material: dict[str, Any], folder: Path) -> None:

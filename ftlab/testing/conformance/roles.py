@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
@@ -35,6 +36,8 @@ ROLES: dict[str, Role] = {
     "ddp": runs.two_ranks,
     "fsdp2": runs.sharded,
 }
+_LATE = ("bitsandbytes", "peft", "torch._dynamo", *(f"transformers.models.{f}.modeling_{f}" for f in ("bert", "gpt2", "llama")))
+"""What is imported on first use, and would be by every fork."""
 _PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
 
@@ -44,6 +47,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a role prints must not end up among the answers
     quiet()
+    for name in _LATE:
+        importlib.import_module(name)
     for line in sys.stdin:
         print(json.dumps(_serve(json.loads(line))), file=answers, flush=True)
 

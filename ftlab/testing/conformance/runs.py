@@ -19,6 +19,7 @@ from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
 from ftlab.data.datamodule import FinetuneData
 from ftlab.data.sources.in_memory import Rows
 from ftlab.errors import ConfigError
+from ftlab.half import half_plugin
 from ftlab.module import FinetuneModule
 from ftlab.strategies.targets import layer_list
 from ftlab.testing.conformance.check import require
@@ -56,10 +57,14 @@ def fit(subject: Subject, folder: Path, *callbacks: Callback, resume: bool = Fal
     texts = [f"{text} {i}" for i, text in enumerate((*TEXTS, *EVEN) * 2)]
     rows = [{"text": text, "label": ("north", "south", "west")[i % 3]} for i, text in enumerate(texts)]
     data = FinetuneData(Rows(items={"train": rows}), val_split=None, batch_size=2, max_length=16)
+    half = half_plugin(settings.get("precision"))
+    if half is not None:
+        settings["precision"] = None
+    plugins = [checkpoint_io.VerifiedCheckpointIO(), *([half] if half else [])]
     trainer = Trainer(**{
         "accelerator": "cpu", "devices": 1, "max_steps": _STEPS, "logger": False, "enable_checkpointing": False,
         "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False, "default_root_dir": folder,
-        "callbacks": list(callbacks), "plugins": [checkpoint_io.VerifiedCheckpointIO()], **settings,
+        "callbacks": list(callbacks), "plugins": plugins, **settings,
     })  # fmt: skip
     newest = checkpoint_io.newest(folder / "checkpoints") if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=newest)

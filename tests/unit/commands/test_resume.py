@@ -11,6 +11,7 @@ import yaml
 from ftlab.commands.resume import apply, check_unchanged, complete, find_run
 from ftlab.errors import CheckpointError, ConfigError
 from ftlab.given import given
+from ftlab.resumed import MayDiffer, Resumed
 
 STORED: dict[str, Any] = {
     "seed_everything": 7,
@@ -45,7 +46,7 @@ def run(tmp_path: Path) -> Path:
     ],
 )
 def test_the_same_value_or_one_that_may_differ_passes(words: list[str]) -> None:
-    check_unchanged(STORED, given(words), [])
+    check_unchanged(STORED, given(words), MayDiffer())
 
 
 @pytest.mark.parametrize(
@@ -62,10 +63,12 @@ def test_the_same_value_or_one_that_may_differ_passes(words: list[str]) -> None:
 def test_another_value_is_refused_unless_overridden(words: list[str], says: str) -> None:
     key = says.partition(" ")[0]
     with pytest.raises(CheckpointError) as caught:
-        check_unchanged(STORED, given(words), [])
-    assert str(caught.value) == f"{says}; leave it out, start a new run, or add --override-resume {key}."
+        check_unchanged(STORED, given(words), MayDiffer())
+    flag = "--allow-data-change" if key.startswith("data.") else f"--override-resume {key}"
+    assert str(caught.value) == f"{says}; leave it out, start a new run, or add {flag}."
     assert caught.value.exit_code == 4
-    check_unchanged(STORED, given(words), [key])
+    check_unchanged(STORED, given(words), MayDiffer(keys=(key,)))
+    assert MayDiffer(data=True).allows(key) == key.startswith("data.")
 
 
 @pytest.mark.parametrize(
@@ -79,26 +82,34 @@ def test_another_value_is_refused_unless_overridden(words: list[str], says: str)
 def test_the_optimiser_cannot_be_another(words: list[str], says: str) -> None:
     key = says.partition(" ")[0]
     with pytest.raises(CheckpointError) as caught:
-        check_unchanged(STORED, given(words), [])
+        check_unchanged(STORED, given(words), MayDiffer())
     assert str(caught.value) == f"{says}; leave it out, or start a new run."
     with pytest.raises(ConfigError, match=f"--override-resume {key} has no effect"):
-        check_unchanged(STORED, given(words), [key])
+        check_unchanged(STORED, given(words), MayDiffer(keys=(key,)))
 
 
 def test_the_runs_own_configuration_comes_first(run: Path) -> None:
-    words, folder = apply(["--trainer.max_steps", "8", "--resume", str(run)])
-    assert folder == run
+    words, found = apply(["--trainer.max_steps", "8", "--resume", str(run)])
+    assert found == Resumed(folder=run, may_differ=MayDiffer())
     assert words == ["--config", str(run / "config.yaml"), "--trainer.max_steps", "8"]
-    assert apply([f"--resume={run / 'config.yaml'}"])[1] == run
+    assert apply([f"--resume={run / 'config.yaml'}"])[1] == found
 
 
 def test_without_resume_nothing_changes() -> None:
     assert apply(["--trainer.max_steps", "8"]) == (["--trainer.max_steps", "8"], None)
 
 
-def test_an_override_alone_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--override-resume goes with --resume RUN"):
-        apply(["--override-resume", "data.batch_size"])
+@pytest.mark.parametrize("words", [["--override-resume", "data.batch_size"], ["--allow-data-change"]])
+def test_an_override_alone_is_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"{words[0]} goes with --resume RUN"):
+        apply(words)
+
+
+def test_what_may_differ_is_handed_on(run: Path) -> None:
+    options = ["--allow-data-change", "--override-resume", "trainer.precision", "--data.batch_size", "3"]
+    words, found = apply(["--resume", str(run), *options])
+    assert found == Resumed(folder=run, may_differ=MayDiffer(data=True, keys=("trainer.precision",)))
+    assert words == ["--config", str(run / "config.yaml"), "--data.batch_size", "3"]
 
 
 def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
@@ -109,7 +120,7 @@ def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
 def test_automatic_finds_a_run_by_its_names_or_begins_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parents[2])
     names = ["--run.name", "a", "--run.id", "b"]
-    assert apply(["--resume", "auto", *names])[1] == run
+    assert apply(["--resume", "auto", *names])[1] == Resumed(folder=run, may_differ=MayDiffer())
     assert apply(["--resume", "auto", *names[:3], "c"]) == ([*names[:3], "c"], None)
     with pytest.raises(CheckpointError, match=r"data\.batch_size is 3"):
         apply(["--resume", "auto", *names, "--data.batch_size", "3"])

@@ -1,0 +1,70 @@
+"""A loss far above the recent ones: worth a warning, because the gradient was finite and the step was taken."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_SPIKE = 10.0
+"""A loss so many times the usual one is worth a warning."""
+_MEMORY = 0.1
+"""Weight of a step in what is usual."""
+
+
+class Spikes:
+    """Compares each loss with those before it; between two reports nothing is computed and no device is asked for a number.
+
+    A usual loss below a tenth of the first one counts as that much, so that a run whose loss is nearly zero does not warn of every
+    row that it still gets wrong.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[tuple[int, Tensor]] = []
+        self._first: float | None = None
+        self._usual = 0.0
+
+    def add(self, loss: Tensor, step: int) -> None:
+        """Note the loss of a step.
+
+        Args:
+            loss: This rank's share of it.
+            step: Optimiser steps done before it.
+        """
+        self._losses.append((step + 1, loss.detach()))
+
+    def report(self, sum_ranks: Callable[[Tensor], Tensor]) -> None:
+        """Warn of the largest spike since the last call; all ranks call it together.
+
+        Args:
+            sum_ranks: Adds a tensor over all ranks.
+        """
+        if not self._losses:
+            return
+        values = sum_ranks(torch.stack([loss for _, loss in self._losses])).tolist()
+        ratios = [(self._ratio(abs(value)), step) for value, (step, _) in zip(values, self._losses, strict=True)]
+        self._losses = []
+        times, step = max(ratios)
+        if times >= _SPIKE:
+            log.warning(
+                "the loss of step %d is %.0f times the usual one; its gradient is finite, so the step was taken: "
+                "if that goes on, set trainer.gradient_clip_val or lower the learning rate",
+                step, times,
+            )  # fmt: skip
+
+    def _ratio(self, size: float) -> float:
+        """How many times the usual loss this one is; 0 where it is not finite, which is the guard's affair."""
+        if not math.isfinite(size):
+            return 0.0
+        if self._first is None:
+            self._first = self._usual = size
+        ratio = size / max(self._usual, self._first / _SPIKE, sys.float_info.min)
+        if ratio < _SPIKE:  # a spike does not change what is usual
+            self._usual += _MEMORY * (size - self._usual)
+        return ratio

@@ -1,0 +1,154 @@
+"""Every bridged method against a hand-written loop with plain PEFT: outputs, gradients, five steps, and the folder that is written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from ftlab.batch import Batch
+from ftlab.strategies.peft_bridge import NATIVE, UNMERGEABLE, Peft
+from ftlab.strategies.peft_loop import bridge_of
+from ftlab.testing.models import tiny_model_folder
+from tests.reference.peft_cases import CASES, VARIANTS, Case
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore::UserWarning:torch", "ignore::FutureWarning:peft")
+
+IDS = torch.tensor([[0, 15, 19, 40, 7, 13], [0, 18, 18, 12, 90, 20]])
+LABELS = torch.tensor([0, 1])
+STEPS = 5
+_models: dict[bool, nn.Module] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("bases")
+    _models[False] = AutoModelForCausalLM.from_pretrained(tiny_model_folder("llama", folder / "llama"))
+    _models[True] = AutoModelForSequenceClassification.from_pretrained(tiny_model_folder("bert", folder / "bert"))
+    yield
+    _models.clear()
+
+
+def base(encoder: bool) -> nn.Module:
+    return copy.deepcopy(_models[encoder]).eval()
+
+
+def batch(encoder: bool) -> Batch:
+    labels = LABELS if encoder else IDS.clone().index_fill(1, torch.tensor([0]), -100)
+    head = "label" if encoder else "lm"
+    return Batch(inputs={"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}, labels={head: labels}, rows=torch.arange(2))
+
+
+def by_ftlab(case: Case, encoder: bool) -> tuple[Peft, nn.Module]:
+    torch.manual_seed(0)
+    strategy = Peft(method=case.method, options=case.on(encoder))
+    return strategy, strategy.apply(base(encoder), {})
+
+
+def by_peft(case: Case, encoder: bool) -> PeftModel:
+    torch.manual_seed(0)
+    fields: dict[str, Any] = dict(case.on(encoder))
+    if case.method == "ADALORA":
+        fields["total_step"] = STEPS
+    return get_peft_model(base(encoder), PEFT_TYPE_TO_CONFIG_MAPPING[PeftType[case.method]](**fields))
+
+
+def trainables(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {n.removeprefix("base_model.model.").removeprefix("base_model."): p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def spread(model: nn.Module) -> None:
+    """Half of the methods start at zero, where the other half of their tensors has no gradient."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainables(model).values():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+
+
+def logits(model: nn.Module, case: Case | None = None) -> Tensor:
+    extra = {"task_ids": torch.zeros(2, dtype=torch.long)} if case is not None and case.method == "POLY" else {}
+    with torch.no_grad():
+        found: Tensor = model.eval()(input_ids=IDS, **extra).logits
+    return found
+
+
+def steps_of_ftlab(strategy: Peft, model: nn.Module, given: Batch) -> list[float]:
+    """What FinetuneModule does with a strategy."""
+    torch.manual_seed(2)
+    optimizer = torch.optim.AdamW(trainables(model).values(), lr=1e-2)
+    losses = []
+    for step in range(1, STEPS + 1):
+        out = model(**given.inputs, labels=next(iter(given.labels.values())))
+        loss = out.loss + sum(strategy.extra_losses(model, out, given).values())
+        losses.append(loss.item())
+        loss.backward()
+        strategy.on_gradients(model, step - 1)
+        optimizer.step()
+        strategy.on_step(model, step, STEPS)
+        optimizer.zero_grad()
+    return losses
+
+
+def steps_of_peft(case: Case, model: PeftModel, given: Batch) -> list[float]:
+    """The loop that PEFT's documentation asks for."""
+    torch.manual_seed(2)
+    optimizer = torch.optim.AdamW(trainables(model).values(), lr=1e-2)
+    extra = {"task_ids": torch.zeros(2, dtype=torch.long)} if case.method == "POLY" else {}
+    losses = []
+    for step in range(1, STEPS + 1):
+        loss = model(**given.inputs, labels=next(iter(given.labels.values())), **extra).loss
+        if "kasa_config" in case.options:
+            loss = loss + model.base_model._get_kasa_loss()
+        if "monteclora_config" in case.options:
+            loss = loss + model.base_model._get_monteclora_loss()
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        if case.method in ("ADALORA", "ADAMSS"):
+            model.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+    return losses
+
+
+def close(some: Tensor, other: Tensor, tolerance: float) -> bool:
+    return float((some - other).norm()) <= tolerance * max(1.0, float(other.norm()))
+
+
+PAIRS = [pytest.param(c, e, id=f"{c}-{'encoder' if e else 'decoder'}") for c in CASES for e in (False, True) if c.encoder or not e]
+WITHOUT_DATA = [c for c in VARIANTS if c.options.get("init_lora_weights") not in ("eva", "corda", "lora_ga")]
+
+
+@pytest.mark.parametrize(("case", "encoder"), [*PAIRS, *(pytest.param(c, False, id=str(c)) for c in WITHOUT_DATA)])
+def test_same_as_peft(case: Case, encoder: bool, tmp_path: Path) -> None:
+    strategy, mine = by_ftlab(case, encoder)
+    theirs = by_peft(case, encoder)
+    assert close(logits(mine), logits(theirs, case), 1e-6)
+    assert close(logits(mine), logits(base(encoder)), 1e-5) == case.starts_at_base
+    spread(mine)
+    spread(theirs)
+    assert [p.shape for p in trainables(mine).values()] == [p.shape for p in trainables(theirs).values()]
+    given = batch(encoder)
+    mine.train()
+    theirs.train()
+    assert steps_of_ftlab(strategy, mine, given) == pytest.approx(steps_of_peft(case, theirs, given), rel=1e-5)
+    for name, (some, other) in enumerate(zip(trainables(mine).values(), trainables(theirs).values(), strict=True)):
+        assert close(some, other, 1e-4), name
+    after = logits(mine)
+    assert close(after, logits(theirs, case), 1e-5)
+    strategy.save(mine, tmp_path)
+    if case.method in NATIVE or case.options.get("init_lora_weights") == "loftq":
+        assert not (tmp_path / "adapter_config.json").exists()
+        return
+    torch.manual_seed(9)
+    opened = PeftModel.from_pretrained(base(encoder), tmp_path)
+    assert close(logits(opened, case), after, 1e-5)
