@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ftlab.adapters import ADAPTER
 from ftlab.errors import ConfigError
-from ftlab.export import put
+from ftlab.merging import put
 from ftlab.heads import fresh_modules
 from ftlab.strategies.base import Placement
 from ftlab.strategies.lora import LoRA
@@ -82,7 +82,7 @@ def changes(model: nn.Module, base: nn.Module) -> tuple[list[Change], list[str]]
             if name in linear:
                 delta = (parameter - old[name]).detach().double()
                 turned = delta.T if isinstance(linear[name], Conv1D) else delta
-                found.append(Change(name=name.removesuffix(".weight"), delta=turned, size=float(old[name].norm())))
+                found.append(Change(name=name.removesuffix(".weight"), delta=turned, size=float(old[name].detach().norm())))
             else:
                 others.append(name)
     return found, others

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from ftlab.batch import IGNORE, Batch
 from ftlab.errors import NumericsError
 from ftlab.numerics import frozen_sums, tensor_sums
+from ftlab.run_callback import RunCallback
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
@@ -50,7 +51,7 @@ class Finding:
         return f"{self.check}: {shown or self.note}"
 
 
-class LearningGuard(Callback):
+class LearningGuard(RunCallback):
     """After three optimiser steps: every trainable tensor had a gradient and moved, nothing else did, and the data makes sense.
 
     A tensor without a gradient, or one that moves though it is frozen, ends the run; what may be meant is a warning.
@@ -74,7 +75,7 @@ class LearningGuard(Callback):
         module: FinetuneModule = pl_module  # type: ignore[assignment]
         if self.policy == "off":
             return
-        self._last = min(trainer.global_step + STEPS, max(module.total_steps(), 1))
+        self._last = min(trainer.global_step + STEPS, max(module.total_steps, 1))
         self._before = {name: tensor_sums(p.detach()) for name, p in module.adapted.named_parameters() if p.requires_grad}
         self._norms = {}
 

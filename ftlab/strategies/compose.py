@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from torch import Tensor, nn
 
 from ftlab.batch import Batch
 from ftlab.errors import ConfigError
 from ftlab.strategies.base import NotMergeableError, Placement, Traits, TuningStrategy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _PARTS = "ftlab_parts"
 T = TypeVar("T")
@@ -58,6 +61,12 @@ class Compose(TuningStrategy):
                         f"model.tuning.strategies: {_name(strategy)} loads the base with another {key} than the ones before it."
                     )
         return chosen
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+        return replace(self, strategies=[strategy.bind(tokenizer) for strategy in self.strategies])
+
+    def virtual_tokens(self) -> int:
+        return sum(strategy.virtual_tokens() for strategy in self.strategies)
 
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         owners: dict[Tensor, str] = {}

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ftlab.adapters import ADAPTER, save_injected, save_lora, starts_in_base
 from ftlab.batch import Batch
-from ftlab.errors import ConfigError, suggest
+from ftlab.errors import ConfigError, EnvironmentFault, suggest
 from ftlab.native import save_native
 from ftlab.strategies.base import NotMergeableError, Traits, TuningStrategy
 from ftlab.strategies.peft_data import FROM_DATA, fold_start, keep_base, lora_layers, prepare_lora, splits_base
@@ -59,6 +59,8 @@ class Peft(TuningStrategy):
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         given = self._from_model(model, heads)
         config = self._config(given)
+        if self._init() == "loftq" and not torch.cuda.is_available():
+            raise EnvironmentFault("model.tuning.options.init_lora_weights is loftq, which PEFT computes on a GPU, and there is none; use QLoRA.")
         weights = _weights(model) if splits_base(self._init()) else {}
         inject(model, heads, config)
         if weights:

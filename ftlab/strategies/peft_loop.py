@@ -61,20 +61,20 @@ class AdaLora(Bridge):
                 f"model.tuning.options: AdaLoRA starts with rank init_r {self.config.init_r} and shrinks it to target_r "
                 f"{self.config.target_r}, which must be smaller; lower target_r."
             )
-        for number, (_, parameter) in enumerate(self._parameters()):
+        for number, (_, parameter) in enumerate(self._scored()):
             self.register_buffer(f"sensitivity_{number}", torch.zeros_like(parameter))
             self.register_buffer(f"uncertainty_{number}", torch.zeros_like(parameter))
         for number, parameter in enumerate(self._values().values()):
             self.register_buffer(f"kept_{number}", torch.ones(len(parameter), dtype=torch.bool))
         self.register_buffer("pruned", torch.zeros((), dtype=torch.bool))
 
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def _scored(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What PEFT's allocator scores, by the names it has for it."""
         model = self.tuner.model
         return ((n, p) for n, p in model.named_parameters() if ADAPTER in n.split(".") and p.requires_grad and "base_layer" not in n.split("."))
 
     def _values(self) -> dict[str, nn.Parameter]:
-        return {n: p for n, p in self._parameters() if "lora_E" in n.split(".")}
+        return {n: p for n, p in self._scored() if "lora_E" in n.split(".")}
 
     def settle(self) -> None:
         kept = {n: self.get_buffer(f"kept_{i}").tolist() for i, n in enumerate(self._values())}
@@ -90,7 +90,7 @@ class AdaLora(Bridge):
             )
         if step > total - config.tfinal and config.rank_pattern is None:
             self.settle()
-        missing = [p for _, p in self._parameters() if p.grad is None]
+        missing = [p for _, p in self._scored() if p.grad is None]
         for parameter in missing:  # a step that was left out
             parameter.grad = torch.zeros_like(parameter)
         self._lend()
@@ -101,13 +101,13 @@ class AdaLora(Bridge):
 
     def _lend(self) -> None:
         allocator = self.tuner.rankallocator
-        for number, (name, _) in enumerate(self._parameters()):
+        for number, (name, _) in enumerate(self._scored()):
             allocator.ipt[name] = allocator.exp_avg_ipt[name] = self.get_buffer(f"sensitivity_{number}")
             allocator.exp_avg_unc[name] = self.get_buffer(f"uncertainty_{number}")
 
     def _note(self) -> None:
         allocator = self.tuner.rankallocator
-        for number, (name, _) in enumerate(self._parameters()):
+        for number, (name, _) in enumerate(self._scored()):
             for kind, held in (("sensitivity", allocator.exp_avg_ipt), ("uncertainty", allocator.exp_avg_unc)):
                 own = self.get_buffer(f"{kind}_{number}")
                 own.copy_(held[name]) if name in held else own.zero_()
@@ -120,7 +120,7 @@ class AdaLora(Bridge):
     def losses(self) -> dict[str, Tensor]:
         """Mean over all A and B of ‖P·Pᵀ − I‖ in the Frobenius norm, as the method's own forward pass adds it to a loss."""
         grams = []
-        for name, parameter in self._parameters():
+        for name, parameter in self._scored():
             part = name.split(".")[-2]
             if part in ("lora_A", "lora_B"):
                 grams.append(parameter @ parameter.T if part == "lora_A" else parameter.T @ parameter)
@@ -134,30 +134,30 @@ class AdaMss(Bridge):
     def prepare(self) -> None:
         if not self.config.use_asa:
             return
-        for number, parameter in enumerate(self._parameters()):
+        for number, parameter in enumerate(self._trained()):
             self.register_buffer(f"importance_{number}", torch.zeros_like(parameter))
             self.register_buffer(f"uncertainty_{number}", torch.zeros_like(parameter))
-        self.register_buffer("seen", torch.zeros(len(self._parameters()), dtype=torch.bool))
-        self.register_buffer("active", torch.ones(len(self._parameters()), dtype=torch.bool))
+        self.register_buffer("seen", torch.zeros(len(self._trained()), dtype=torch.bool))
+        self.register_buffer("active", torch.ones(len(self._trained()), dtype=torch.bool))
 
     def _layers(self) -> list[Any]:
         from peft.tuners.adamss.layer import AdamssLayer
 
         return [m for m in self.tuner.model.modules() if isinstance(m, AdamssLayer)]
 
-    def _parameters(self) -> list[nn.Parameter]:
+    def _trained(self) -> list[nn.Parameter]:
         return [p for m in self._layers() for side in (m.adamss_A, m.adamss_B) for p in side[ADAPTER]]
 
     def before_step(self) -> None:
         if self.config.use_asa:
-            for parameter, active in zip(self._parameters(), self.get_buffer("active").tolist(), strict=True):
+            for parameter, active in zip(self._trained(), self.get_buffer("active").tolist(), strict=True):
                 if not active:
                     parameter.grad = None
 
     def after_step(self, step: int, total: int) -> None:
         if not self.config.use_asa:
             return
-        parameters = self._parameters()
+        parameters = self._trained()
         self._lend()
         self.tuner.update_and_allocate(step)
         self._note()
@@ -177,7 +177,7 @@ class AdaMss(Bridge):
         for number, (ipt, unc, i) in enumerate(self._slots()):
             ipt[i] = self.get_buffer(f"importance_{number}") if seen[number] else None
             unc[i] = self.get_buffer(f"uncertainty_{number}") if seen[number] else None
-        for parameter, on in zip(self._parameters(), active, strict=True):
+        for parameter, on in zip(self._trained(), active, strict=True):
             parameter.requires_grad_(on)
 
     def _note(self) -> None:
@@ -187,7 +187,7 @@ class AdaMss(Bridge):
             if importance is not None and uncertainty is not None:
                 self.get_buffer(f"importance_{number}").copy_(importance)
                 self.get_buffer(f"uncertainty_{number}").copy_(uncertainty)
-        for number, parameter in enumerate(self._parameters()):
+        for number, parameter in enumerate(self._trained()):
             self.get_buffer("active")[number] = parameter.requires_grad
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,7 @@ from ftlab.probe import device_of, probing
 from ftlab.strategies.base import Traits, TuningStrategy
 from ftlab.strategies.prompt_tuning import check_length, check_start, ids_of, start_ids
 from ftlab.strategies.soft_prompt import save_beside
-from ftlab.strategies.virtual_tokens import NAME, Entry, before, counted
+from ftlab.strategies.virtual_tokens import Entry, before, counted, find_held, names_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +56,7 @@ class Attention:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.names = list(inspect.signature(module.forward).parameters)
+        self.names = names_of(module)
         self.cache = next(name for name in _CACHES if name in self.names)
         self.causal = bool(getattr(module, "is_causal", True))  # as transformers reads it
 
@@ -189,27 +188,21 @@ class PrefixTuning(TuningStrategy):
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         if self.init_text is not None:
             raise ConfigError("model.tuning.init_text needs the tokenizer; call bind(tokenizer) before apply.")
-        body = body_of(model)
-        entry = Entry(self.length, body)
-        states = _states(body, start_ids(model, self.length, self.init_ids))
-        given = [(k, v) for k, v in states.values()]
+        entry = Entry(self.length, model)
+        states = _states(model, start_ids(model, self.length, self.init_ids))
+        given = list(states.values())
         if self.init == "random" and self.init_ids is None:
-            given = [(torch.randn(k.shape) * k.float().std().cpu(), torch.randn(v.shape) * v.float().std().cpu()) for k, v in given]
+            given = [(_like(keys), _like(values)) for keys, values in given]
         prefix = Prefix(given, self.hidden, entry)
-        model.requires_grad_(False)
-        # In a shorter type than float32 an optimiser's small steps would round to nothing.
-        body.add_module(NAME, prefix.to(device_of(model), torch.float32).requires_grad_(True))
-        body.register_forward_pre_hook(prefix.shift, with_kwargs=True)
+        entry.install(prefix, model, heads).register_forward_pre_hook(prefix.shift, with_kwargs=True)
         for number, module in enumerate(states):
             module.register_forward_pre_hook(partial(prefix.insert, number, Attention(module)), with_kwargs=True)
-        for head in heads.values():
-            head.requires_grad_(True)
         return model
 
     def save(self, model: nn.Module, folder: Path) -> None:
         from peft import PrefixTuningConfig
 
-        prefix: Any = getattr(body_of(model), NAME)
+        prefix: Any = find_held(model)
         config: Any = model.config
         windowed = getattr(config.get_text_config(), "sliding_window", None)  # PEFT's prefix falls out of a window
         settings = None
@@ -222,16 +215,22 @@ class PrefixTuning(TuningStrategy):
             save_beside(self, model, folder, settings, prefix())
 
 
-def _states(body: nn.Module, ids: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+def _like(states: Tensor) -> Tensor:
+    return torch.randn(states.shape) * states.float().std().cpu()
+
+
+def _states(model: nn.Module, ids: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
     """Attention module → its keys and values (1, heads, P, head width) of tokens (P,).
 
     Raises:
         ConfigError: The model's attention takes no keys and values from outside.
     """
-    kind, how = type(body).__name__, body.config._attn_implementation  # type: ignore[union-attr]
+    how = getattr(model.config, "_attn_implementation", None)
     if how not in ("eager", "sdpa"):
         raise ConfigError(f"model.backbone.attention is {how}; keys and values of a prefix need sdpa or eager, so set one of them.")
-    takers = [m for m in body.modules() if not {*_CACHES}.isdisjoint(inspect.signature(m.forward).parameters)]
+    body = body_of(model)
+    takers = {m for m in body.modules() if m is not body and not {*_CACHES}.isdisjoint(names_of(m))}
+    leaves = [m for m in takers if not any(other in takers for other in m.modules() if other is not m)]
     found: dict[nn.Module, Behind] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
@@ -240,15 +239,16 @@ def _states(body: nn.Module, ids: Tensor) -> dict[nn.Module, tuple[Tensor, Tenso
         found[module] = given[attention.cache]
         return (), given
 
-    leaves = [m for m in takers if not any(other in takers for other in m.modules() if other is not m)]
-    handles = [m.register_forward_pre_hook(note, with_kwargs=True) for m in leaves if m is not body]
+    handles = [m.register_forward_pre_hook(note, with_kwargs=True) for m in leaves]
     try:
-        with probing(body):
-            body(input_ids=ids[None].to(device_of(body)))
+        with probing(model):
+            body(input_ids=ids[None].to(device_of(model)))
     finally:
         for handle in handles:
             handle.remove()
     states = {module: behind.seen for module, behind in found.items() if behind.seen is not None}
     if not states:
-        raise ConfigError(f"the attention of {kind} takes no keys and values from outside, which a prefix is; choose PromptTuning.")
+        raise ConfigError(
+            f"the attention of {type(model).__name__} takes no keys and values from outside, which a prefix is; choose PromptTuning."
+        )
     return states

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from ftlab.adapters import WEIGHTS
 from ftlab.errors import ConfigError
-from ftlab.heads import body_of
 from ftlab.native import save_native
-from ftlab.probe import device_of
-from ftlab.strategies.virtual_tokens import NAME, Entry, before, counted, spread, without
+from ftlab.strategies.virtual_tokens import Entry, before, counted, find_held, spread, without
 
 if TYPE_CHECKING:
     from peft import PromptLearningConfig
@@ -121,15 +119,11 @@ def attach(source: nn.Module, length: int, model: nn.Module, heads: Mapping[str,
     Raises:
         ConfigError: The model cannot have virtual tokens.
     """
-    body = body_of(model)
-    prompt = SoftPrompt(source, Entry(length, body))
-    model.requires_grad_(False)
-    # In a shorter type than float32 an optimiser's small steps would round to nothing.
-    body.add_module(NAME, prompt.to(device_of(model), torch.float32).requires_grad_(True))
+    entry = Entry(length, model)
+    prompt = SoftPrompt(source, entry)
+    body = entry.install(prompt, model, heads)
     body.register_forward_pre_hook(prompt.insert, with_kwargs=True)
     body.register_forward_hook(prompt.cut)
-    for head in heads.values():
-        head.requires_grad_(True)
     return model
 
 
@@ -140,7 +134,7 @@ def save_prompt(tuning: TuningStrategy, model: nn.Module, folder: Path) -> None:
     """
     from peft import PromptTuningConfig
 
-    prompt = getattr(body_of(model), NAME)
+    prompt: Any = find_held(model)
     with torch.no_grad():
         vectors: Tensor = prompt.source().float()
     settings = {"num_virtual_tokens": len(vectors), "token_dim": vectors.shape[1]}
@@ -161,8 +155,9 @@ def save_beside(tuning: TuningStrategy, model: nn.Module, folder: Path, config: 
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     save_native(tuning, model, folder)
-    place = next(name for name, module in model.named_modules() if module is getattr(body_of(model), NAME))
-    more = [name for name in tuning.owned(model) if not name.startswith(f"{place}.")]
+    held = find_held(model)
+    own = set() if held is None else set(held.parameters())
+    more = any(p.requires_grad and p not in own for p in model.parameters())
     kind: object = type(model)
     if config is None or more or kind not in MODEL_FOR_CAUSAL_LM_MAPPING.values():
         return

@@ -11,37 +11,50 @@ from torch import Tensor, nn
 
 from ftlab.context import context_of
 from ftlab.errors import ConfigError
-from ftlab.probe import probe_inputs, probing, same
+from ftlab.heads import body_of
+from ftlab.probe import device_of, probe_inputs, probing, same
 
 NAME = "soft_prompt"
-"""The sub-module of a body that holds its virtual tokens; there can be one."""
+"""The last part of the name of the module that holds a model's virtual tokens; there can be one."""
 
 
 class Entry:
-    """How a body is called: by which names, with how many positions, and whether it looks ahead.
+    """How the module that turns tokens into hidden states is called: by which names, with how many positions, and whether it looks ahead.
 
     Args:
         length: P.
-        body: The model below the heads.
+        model: A HF model.
 
     Raises:
-        ConfigError: The body cannot have virtual tokens; the message says why.
+        ConfigError: The model cannot have virtual tokens; the message says why.
     """
 
-    def __init__(self, length: int, body: nn.Module) -> None:
-        config: Any = body.config
+    def __init__(self, length: int, model: nn.Module) -> None:
+        config: Any = model.config
+        kind = type(model).__name__
+        if find_held(model) is not None:
+            raise ConfigError(f"{kind} has virtual tokens already; use one of PromptTuning, PTuning and PrefixTuning at a time.")
         self.length = length
         self.context = context_of(config)
-        self.names = list(inspect.signature(body.forward).parameters)
-        kind = type(body).__name__
-        if hasattr(body, NAME):
-            raise ConfigError(f"{kind} has virtual tokens already; use one of PromptTuning, PTuning and PrefixTuning at a time.")
-        if config.is_encoder_decoder or not {"inputs_embeds", "attention_mask"} <= set(self.names):
+        inside = [] if config.is_encoder_decoder else _entrances(model)
+        if not inside:
             raise ConfigError(f"{kind} does not take inputs_embeds and an attention_mask alone, as virtual tokens need; choose LoRA.")
-        self.check_room(probe_inputs(body, 8)["input_ids"].shape[1])
-        self.causal = not _looks_ahead(body)
+        self.place, body = inside[-1]
+        self.names = names_of(body)
+        self.check_room(probe_inputs(model, 8)["input_ids"].shape[1])
+        self.causal = not _looks_ahead(model, body)
         if self.causal and not {"past_key_values", "position_ids"} <= set(self.names):
             raise ConfigError(f"{kind} takes no past_key_values and position_ids, so no text can go on from virtual tokens; choose LoRA.")
+
+    def install(self, held: nn.Module, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
+        """Make `held` a part of `model`, in which nothing but it and the heads is trained then; gives the module that is entered."""
+        body = model.get_submodule(self.place)
+        model.requires_grad_(False)
+        # In a shorter type than float32 an optimiser's small steps would round to nothing.
+        body.add_module(NAME, held.to(device_of(model), torch.float32).requires_grad_(True))
+        for head in heads.values():
+            head.requires_grad_(True)
+        return body
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a call by name.
@@ -100,10 +113,39 @@ def _taken(rows: Tensor, index: Tensor) -> Tensor:
     return rows.gather(1, wide.expand(*index.shape, *rows.shape[2:]))
 
 
-def _looks_ahead(body: nn.Module) -> bool:
+def find_held(model: nn.Module) -> nn.Module | None:
+    """The module that holds the virtual tokens of `model`."""
+    return next((module for name, module in model.named_modules() if name.rpartition(".")[2] == NAME), None)
+
+
+def names_of(module: nn.Module) -> list[str]:
+    """The names of what a module is called with, in order."""
+    return list(inspect.signature(module.forward).parameters)
+
+
+def _entrances(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules below the heads that take vectors in place of tokens, by name, outermost first.
+
+    The innermost is the one that a model's own head is certain to call: `OPTForCausalLM` passes by `OPTModel`.
+    """
+    embedding, body = model.get_input_embeddings(), body_of(model)  # type: ignore[operator]
+    within = {module for module in body.modules() if any(part is embedding for part in module.modules())}
+    needed = {"inputs_embeds", "attention_mask"}
+    return [(name, module) for name, module in model.named_modules() if module in within and needed <= set(names_of(module))]
+
+
+def _looks_ahead(model: nn.Module, body: nn.Module) -> bool:
     """Whether a token's hidden state depends on the tokens after it, found by running the model twice."""
-    inputs = probe_inputs(body, body.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+    inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
     other = {**inputs, "input_ids": torch.cat([inputs["input_ids"][:, :-1], inputs["input_ids"][:, :1]], dim=1)}
-    with probing(body):
-        some, others = (body(**i).last_hidden_state[:, :-1] for i in (inputs, other))
-    return not same(some, others)
+    seen: list[Tensor] = []
+    handle = body.register_forward_hook(lambda _module, _args, outputs: seen.append(outputs.last_hidden_state[:, :-1]))
+    try:
+        with probing(model):
+            model(**inputs)
+            model(**other)
+    finally:
+        handle.remove()
+    if len(seen) != 2:
+        raise ConfigError(f"{type(model).__name__} does not call its {type(body).__name__} once, as virtual tokens need; choose LoRA.")
+    return not same(seen[0], seen[1])

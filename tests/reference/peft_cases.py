@@ -32,8 +32,8 @@ class Case:
         return {**names, **last, **self.options, **(self.encoder_options if encoder else {})}
 
 
-def lora(name: str, **options: Plain) -> Case:
-    return Case("LORA", {"r": 4, "lora_alpha": 8, **options}, name=f"LORA, {name}")
+def lora(name: str, starts_at_base: bool = True, **options: Plain) -> Case:
+    return Case("LORA", {"r": 4, "lora_alpha": 8, **options}, starts_at_base=starts_at_base, name=f"LORA, {name}")
 
 
 CASES = (
@@ -79,11 +79,11 @@ CASES = (
 
 VARIANTS = (
     lora("DoRA", use_dora=True),
-    lora("KaSA", kasa_config={"beta": 0.1, "gamma": 0.1}),
+    lora("KaSA", False, kasa_config={"beta": 0.1, "gamma": 0.1}),
     lora("MonteCLoRA", monteclora_config={"num_samples": 4}),
     lora("PiSSA", init_lora_weights="pissa"),
     lora("OLoRA", init_lora_weights="olora"),
-    lora("LoftQ", init_lora_weights="loftq", loftq_config={"loftq_bits": 4}),
+    lora("LoftQ", False, init_lora_weights="loftq", loftq_config={"loftq_bits": 4}),
     lora("EVA", init_lora_weights="eva", eva_config={"rho": 1.0}),
     lora("CorDA", init_lora_weights="corda", corda_config={"corda_method": "ipm"}),
     lora("LoRA-GA", init_lora_weights="lora_ga", lora_ga_config={"direction": "ArB2r"}),

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ftlab.errors import ConfigError
 from ftlab.parity import REARRANGED
-from ftlab.strategies.base import TuningStrategy
 from ftlab.tasks.base import Task
 from ftlab.testing.conformance.applying import target_fields
 from ftlab.testing.conformance.check import BrokenError, NotApplicableError, alike, check, require
@@ -21,7 +20,7 @@ from ftlab.testing.conformance.subject import CLASSES, LANGUAGE, Subject, batch,
 from ftlab.testing.models import DECODERS
 
 
-def _works(subject: Subject, family: str, task: Task | None = None) -> None:
+def works(subject: Subject, family: str, task: Task | None = None) -> None:
     """On another model: everything trainable learns, nothing else moves, and a merged model is the same."""
     learns(subject, family, task=task)
     module = subject.module(family, task)
@@ -40,7 +39,7 @@ def _works_or_is_refused(subject: Subject, family: str) -> None:
         subject.module(family)
     except ConfigError:
         return
-    _works(subject, family)
+    works(subject, family)
 
 
 @check("trains")
@@ -78,7 +77,7 @@ def embedding_targets(subject: Subject) -> None:
             other.module(subject.family)
         except ConfigError:
             continue
-        _works(other, subject.family)
+        works(other, subject.family)
 
 
 @check("trains")
@@ -88,7 +87,7 @@ def causal(subject: Subject) -> None:
     Virtual tokens that stay in the output shift every label by their number.
     """
     family = subject.family if subject.family in DECODERS else "llama"
-    _works(subject, family, LANGUAGE)
+    works(subject, family, LANGUAGE)
     module = subject.trained(family, LANGUAGE)
     inputs = batch(module).inputs
     rows, tokens = inputs["input_ids"].shape
@@ -105,7 +104,7 @@ def encoder(subject: Subject) -> None:
 
     Methods written for decoders look for layers by names that encoders do not have.
     """
-    _works(subject, "bert", CLASSES)
+    works(subject, "bert", CLASSES)
 
 
 @check("heads")
@@ -115,7 +114,7 @@ def classification(subject: Subject) -> None:
     The class is read at a row's last token; a prompt that makes rows longer moves it, and PEFT's then needs right padding.
     """
     family = subject.family if subject.family in DECODERS else "llama"
-    _works(subject, family, CLASSES)
+    works(subject, family, CLASSES)
     module = subject.trained(family, CLASSES)
     inputs = batch(module, ["one two three"]).inputs
     wide = widened(inputs, 0, 6, int(module.tokenizer.pad_token_id))
@@ -152,7 +151,7 @@ def quantised_base(subject: Subject) -> None:
 
     A packed weight has another shape and type than the map it stands for.
     """
-    with _in_four_bits(type(subject.strategy), subject):
+    with in_four_bits(subject):
         try:
             module = subject.module()
         except ConfigError as error:
@@ -168,7 +167,7 @@ def quantised_base(subject: Subject) -> None:
 
 
 @contextmanager
-def _in_four_bits(kind: type[TuningStrategy], subject: Subject) -> Iterator[None]:
+def in_four_bits(subject: Subject) -> Iterator[None]:
     """The strategy as if it asked for a base in 4 bits, unless it asks for a quantised one itself."""
     if "quantization_config" in subject.load_options():
         yield
@@ -176,5 +175,5 @@ def _in_four_bits(kind: type[TuningStrategy], subject: Subject) -> Iterator[None
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)  # type: ignore[no-untyped-call]
-    with patch.object(kind, "load_options", lambda self, placement: {"quantization_config": config}):
+    with patch.object(type(subject.strategy), "load_options", lambda self, placement: {"quantization_config": config}):
         yield

@@ -13,6 +13,7 @@ from ftlab.export import put
 from ftlab.loading import load
 from ftlab.parity import REARRANGED
 from ftlab.testing.conformance.check import alike, require
+from ftlab.testing.conformance.making import made
 from ftlab.testing.conformance.subject import Subject, logits
 
 
@@ -34,18 +35,11 @@ def reopen(subject: Subject, material: dict[str, Any], folder: Path) -> None:
 
 def through_yaml(subject: Subject, material: dict[str, Any], folder: Path) -> None:
     """The strategy as YAML, through the parser of `ftlab fit`, and as YAML again."""
-    from ftlab.cli import Parser, restrict_imports
-    from ftlab.module import FinetuneModule
-
-    spec = ckpt.spec_of(subject.strategy)
     path = folder / "config.yaml"
-    model = {"backbone": {"name": str(folder)}, "task": {"class_path": "ftlab.tasks.causal_lm.CausalLM"}, "tuning": spec}
-    path.write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
-    restrict_imports()
-    parser = Parser(allow_abbrev=False)
-    parser.add_lightning_class_args(FinetuneModule, "model")
-    made = parser.instantiate_classes(parser.parse_object(strict_yaml.read(path))).model.tuning
-    again = ckpt.spec_of(made)
-    for key, old, new in ckpt.differences(spec, again):
+    spec = ckpt.spec_of(subject.strategy)
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    read = strict_yaml.read(path)
+    again = made(read["class_path"], read["init_args"])
+    for key, old, new in ckpt.differences(spec, ckpt.spec_of(again)):
         require(False, f"written as YAML and read again, {key or 'the class'} is {new!r} instead of {old!r}")
-    require(made == subject.strategy, "written as YAML and read again, the strategy is another")
+    require(again == subject.strategy, "written as YAML and read again, the strategy is another")

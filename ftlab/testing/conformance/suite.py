@@ -79,7 +79,7 @@ class Suite:
     def _outcome(self, name: str) -> tuple[State, str]:
         why = self.declared.get(name)
         try:
-            with _apart(type(self.subject.strategy)):
+            with apart(type(self.subject.strategy)):
                 CHECKS[name].run(self.subject)
         except NotApplicableError as reason:
             return "not applicable", str(reason)
@@ -91,7 +91,7 @@ class Suite:
 
 
 @contextmanager
-def _apart(kind: type[TuningStrategy]) -> Iterator[None]:
+def apart(kind: type[TuningStrategy]) -> Iterator[None]:
     """A check leaves neither random state, nor warnings, nor names of plugins behind."""
     given = dict(registry._given)
     with patch.object(registry, "_given", given), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
