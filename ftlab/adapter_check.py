@@ -76,7 +76,8 @@ def read_config(folder: Path) -> PeftConfig:
     entries = _entries(folder / CONFIG)
     kind = entries.pop("peft_type", None)
     if kind not in KNOWN_TYPES:
-        raise CheckpointError(f"{folder / CONFIG} has peft_type {kind!r:.60}; the types that ftlab opens are {', '.join(KNOWN_TYPES)}.")
+        others = "the types that ftlab opens are LORA and PEFT's other methods that inject layers"
+        raise CheckpointError(f"{folder / CONFIG} has peft_type {kind!r:.60}; {others}, so train it anew with one of them.")
     return _config(str(kind), entries, folder / CONFIG)
 
 

@@ -25,8 +25,8 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 _PREFIX = "base_model.model."
-_READS_WEIGHTS = ("ADAMSS", "BOFT", "FROD", "SHIRA", "UNILORA")
-"""Methods whose layers cannot be built without memory; those of ADAMSS have shapes that depend on the weights."""
+_NEED_MEMORY = ("ADALORA", "ADAMSS", "BOFT", "FROD", "SHIRA", "UNILORA")
+"""Methods whose layers or tensors cannot be had without memory; MonteCLoRA's neither, and those of ADAMSS depend on the weights."""
 
 
 class Start(nn.Module):
@@ -100,7 +100,8 @@ def save_injected(model: nn.Module, tuner: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     config = _config(model)
-    tensors = get_peft_model_state_dict(_Root(tuner), save_embedding_layers=False)
+    root = _Root(tuner)
+    tensors = get_peft_model_state_dict(root, state_dict=root.state_dict(), save_embedding_layers=False)
     layers = _layers(model)
     for name, tensor in _beside(model, layers):
         tensors.setdefault(name, tensor)
@@ -154,13 +155,13 @@ def expected_tensors(model: nn.Module, config: PeftConfig) -> dict[str, Tensor]:
     plain.inference_mode = False
     if isinstance(plain, LoraConfig):
         plain.init_lora_weights = False
-    if config.peft_type.value in _READS_WEIGHTS:
+    if config.peft_type.value in _NEED_MEMORY or getattr(config, "monteclora_config", None):
         with without_notice(), torch.random.fork_rng(devices=[]):
             built = get_peft_model(copy.deepcopy(model), plain)
     else:
         with torch.device("meta"), without_notice():
             built = get_peft_model(type(model)._from_config(copy.deepcopy(model.config)), plain)  # type: ignore[attr-defined]
-    state = get_peft_model_state_dict(built, save_embedding_layers=False)
+    state = get_peft_model_state_dict(built, state_dict=built.state_dict(), save_embedding_layers=False)
     # With bias: all PEFT also lists the biases of its own two copies of a head.
     copies = {"original_module", "modules_to_save"}
     return {name: t for name, t in state.items() if copies.isdisjoint(name.split("."))}
@@ -168,8 +169,9 @@ def expected_tensors(model: nn.Module, config: PeftConfig) -> dict[str, Tensor]:
 
 @contextmanager
 def without_notice() -> Iterator[None]:
-    """Without the notice that PEFT 0.21 reads a name which transformers 5.23 deprecates."""
+    """Without two notices of PEFT 0.21: it reads a name which transformers 5.23 deprecates, and takes AdaLoRA's rank pattern for LoRA's."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*rank_pattern keys did not match.*", RuntimeWarning)
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         yield
 
@@ -186,7 +188,7 @@ def _config(model: nn.Module) -> Any:
     """The adapter's configuration as plain PEFT needs it."""
     from peft import LoraConfig
 
-    config = copy.deepcopy(model.peft_config[ADAPTER])  # type: ignore[index]
+    config: Any = copy.deepcopy(model.peft_config[ADAPTER])  # type: ignore[index]
     heads = sorted(_heads(model))
     config.inference_mode = True
     if isinstance(config, LoraConfig):

@@ -186,7 +186,7 @@ def _opening(record: Mapping[str, object], adapter: bool) -> str:
 
 
 def _tolerance(trained: nn.Module, opened: nn.Module, made: merging.Merged | None, dtype: Dtype | None) -> float:
-    if made is not None and made.parity.merged is not None:
+    if made is not None and made.parity.requantised is not None:
         return made.parity.merged.tolerance
     written = [] if dtype is None else [getattr(torch, dtype)]  # PEFT opens an adapter of any type in float32
     computed = [m.compute_dtype for m in quantised_maps(trained).values() if hasattr(m, "compute_dtype")]

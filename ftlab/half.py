@@ -20,10 +20,10 @@ class HalfWeights(HalfPrecision):
         return data
 
     @contextmanager
-    def forward_context(self) -> Iterator[None]:  # type: ignore[override]
+    def forward_context(self) -> Iterator[None]:
         yield
 
 
 def half_plugin(precision: object) -> HalfWeights | None:
     """The plugin for a value of `trainer.precision`; None where Lightning's own is right."""
-    return HalfWeights(precision) if precision in ("16-true", "bf16-true") else None  # type: ignore[arg-type]
+    return HalfWeights(precision) if precision in ("16-true", "bf16-true") else None

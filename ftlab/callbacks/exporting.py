@@ -23,6 +23,7 @@ from ftlab.run_callback import RunCallback
 from ftlab.run_folder import write_json
 from ftlab.samples import short_sample
 from ftlab.saving import is_plain, save_whole
+from ftlab.strategies.base import NotMergeableError, TuningStrategy
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
@@ -80,7 +81,12 @@ class VerifyMerge(RunCallback):
         if reason is not None:
             log.info("merge parity: not applicable, %s", reason)
             return
-        made = merged(module, short_sample(module, trainer.datamodule))  # type: ignore[attr-defined]
+        log.info("merge parity: the base is read again, in its own type, into the host's memory")
+        try:
+            made = merged(module, short_sample(module, trainer.datamodule))  # type: ignore[attr-defined]
+        except NotMergeableError as refusal:
+            log.info("merge parity: not applicable, %s", refusal)
+            return
         log.info("merge parity: %s", made.parity)
         write_json(target, made.parity.figures())
         if made.parity.holds:
@@ -94,7 +100,7 @@ class VerifyMerge(RunCallback):
 def _not_to_merge(module: FinetuneModule) -> str | None:
     """Why there is nothing to compare."""
     name = type(module.tuning).__name__
-    if not module.tuning.traits.mergeable:
+    if type(module.tuning).merge is TuningStrategy.merge:
         return f"{name} has no merged form"
     if is_plain(module.adapted):
         return f"{name} trains the model's own weights"

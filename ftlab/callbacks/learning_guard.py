@@ -54,7 +54,8 @@ class Finding:
 class LearningGuard(RunCallback):
     """After three optimiser steps: every trainable tensor had a gradient and moved, nothing else did, and the data makes sense.
 
-    A tensor without a gradient, or one that moves though it is frozen, ends the run; what may be meant is a warning.
+    A frozen tensor that moves ends the run, and so does it where most trainable tensors have no gradient: a few have none where the
+    task leaves a part of the model unused, such as a pooler. What may be meant is a warning.
 
     Args:
         policy: `stop` ends the run at a fatal finding, `warn` only says it, `off` looks at nothing.
@@ -133,7 +134,8 @@ class LearningGuard(RunCallback):
         moved = {name for name, sums in self._before.items() if now.get(name) != sums}
         frozen = frozen_sums(module.adapted.named_parameters())
         trainable = self._before.keys()
-        yield Finding("trainable, but without a gradient", tuple(sorted(trainable - norms.keys())), fatal=True)
+        without = tuple(sorted(trainable - norms.keys()))
+        yield Finding("trainable, but without a gradient", without, fatal=2 * len(without) > len(trainable))
         yield Finding("trainable, but its gradient is zero", tuple(sorted(n for n, norm in norms.items() if norm == 0)))
         yield Finding("trainable, but it does not move", tuple(sorted((trainable & norms.keys()) - moved - _still(norms))))
         changed = tuple(sorted(name for name, sums in module.frozen.items() if frozen.get(name) != sums))

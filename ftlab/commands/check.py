@@ -59,7 +59,7 @@ def _parser(name: str) -> Arguments:
         prog=f"ftlab {name}", description="Measure whether a strategy keeps its contract, on tiny models.", allow_abbrev=False,
         epilog="Fields of the strategy are given by their names, such as --r 4.",
     )  # fmt: skip
-    made.add_argument("target", nargs="?", metavar="STRATEGY", help="a name as `ftlab list` shows it, package.module:Class or file.py:Class")
+    made.add_argument("target", nargs="?", metavar="STRATEGY", help="a name in `ftlab list`, package.module:Class or file.py:Class")
     made.add_argument("--all", action="store_true", help="every strategy that is installed")
     made.add_argument("--only", action="append", default=[], metavar="CHECK", help="only this check, and those that it needs")
     made.add_argument("--family", metavar="TYPE", help="model type of the tiny models, such as bert (default: the first that fits)")

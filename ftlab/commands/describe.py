@@ -59,6 +59,7 @@ def _record(entry: Entry) -> dict[str, object]:
     declared = constants.get("traits")
     traits = dict(declared) if isinstance(declared, dict) else {k: constants[k] for k in _TASK_FACTS if k in constants}
     paper = traits.pop("paper", constants.get("paper", ""))
+    traits = {name: value for name, value in traits.items() if name != "example" and value != {}}
     return {
         "kind": plugin.kind,
         "name": plugin.name,

@@ -28,10 +28,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, width: int, rank: int, activation: str, scale: float, dropout: float) -> None:
         super().__init__()
-        self.down = nn.Parameter(torch.empty(rank, width))
-        self.down_bias = nn.Parameter(torch.zeros(rank))
-        self.up = nn.Parameter(torch.zeros(width, rank))
-        self.up_bias = nn.Parameter(torch.zeros(width))
+        kind = torch.float32  # the default type is a shorter one while Lightning builds a model for bf16-true
+        self.down = nn.Parameter(torch.empty(rank, width, dtype=kind))
+        self.down_bias = nn.Parameter(torch.zeros(rank, dtype=kind))
+        self.up = nn.Parameter(torch.zeros(width, rank, dtype=kind))
+        self.up_bias = nn.Parameter(torch.zeros(width, dtype=kind))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         self.activation, self.scale, self.dropout = activation, scale, dropout
         self.seen: Tensor | None = None  # the input of a function that it stands beside, until that has been computed

@@ -52,7 +52,9 @@ class IA3(TuningStrategy):
         usual, inner = _usual(model)
         wanted = usual if self.target_modules is None else self.target_modules
         if wanted is None:
-            raise ConfigError(f"model.tuning.target_modules is null, but nobody has said which maps of {_kind(model)} (IA)³ adapts; name them.")
+            raise ConfigError(
+                f"model.tuning.target_modules is null, but nobody has said which maps of {_kind(model)} (IA)³ adapts; name them."
+            )
         targets = match_targets(model, wanted, self.layers, heads)
         named = (inner or []) if self.feedforward_modules is None else self.feedforward_modules
         forward = [t for t in targets if any(t == name or t.endswith(f".{name}") for name in named)]

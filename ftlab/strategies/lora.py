@@ -12,6 +12,7 @@ from torch import nn
 from ftlab.adapters import remember_start, save_lora
 from ftlab.strategies.base import Traits, TuningStrategy
 from ftlab.strategies.lora_peft import add_lora, check_fields, merge_lora
+from ftlab.strategies.peft_plus import with_faster_b
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class LoRA(TuningStrategy):
         rslora: Scale by alpha / √r (Kalajdzievski 2023).
         dora: Learn a magnitude per column and adapt the direction (Liu et al. 2024, DoRA).
         init: How A and B start; default and gaussian begin at the base model, pissa and olora split its weights.
+        lora_plus_ratio: Learning rate of B, and of vectors, over that of A (Hayou et al. 2024, LoRA+); null gives all the same.
     """
 
     traits = Traits(mergeable=True, learning_rate=2e-4, paper="Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models")
@@ -45,6 +47,7 @@ class LoRA(TuningStrategy):
     rslora: bool = False
     dora: bool = False
     init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
+    lora_plus_ratio: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(
@@ -54,6 +57,7 @@ class LoRA(TuningStrategy):
             target_modules=self.target_modules,
             rank_pattern=self.rank_pattern,
             alpha_pattern=self.alpha_pattern,
+            lora_plus_ratio=self.lora_plus_ratio,
         )
 
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
@@ -74,6 +78,10 @@ class LoRA(TuningStrategy):
         if self.init in ("pissa", "olora"):
             remember_start(model)
         return model
+
+    def param_groups(self, model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
+        groups = super().param_groups(model, lr, weight_decay)
+        return groups if self.lora_plus_ratio is None else with_faster_b(groups, self.lora_plus_ratio)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         save_lora(model, folder)

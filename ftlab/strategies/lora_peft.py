@@ -28,6 +28,7 @@ def check_fields(
     target_modules: str | list[str],
     rank_pattern: Mapping[str, int],
     alpha_pattern: Mapping[str, float],
+    lora_plus_ratio: float | None,
 ) -> None:
     """Refuse values that no low-rank adapter can have.
 
@@ -44,6 +45,8 @@ def check_fields(
         raise ConfigError(f"model.tuning.dropout is {dropout:g}; it is a probability, at least 0 and below 1.")
     if target_modules == [] or target_modules == "":
         raise ConfigError("model.tuning.target_modules is empty; write all-linear, an expression or a list of module names.")
+    if lora_plus_ratio is not None and not 1 <= lora_plus_ratio < float("inf"):
+        raise ConfigError(f"model.tuning.lora_plus_ratio is {lora_plus_ratio:g}; it is a number of at least 1, usually 16.")
 
 
 def add_lora(
@@ -104,7 +107,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
             found = module.get_base_layer()
-            base = plain_map(found)
+            base: Any = plain_map(found)
             dtype = base.weight.dtype
             base.float()  # so that the sum is rounded once
             if quantised_maps(found):
@@ -112,7 +115,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
                 base.weight.data = _sum(module, base.weight)
             else:
                 module.merge(safe_merge=True)
-            base.to(dtype)  # type: ignore[arg-type]
+            base.to(dtype)
             model.set_submodule(name, as_source(base, found))
     unquantise(model)
     return model

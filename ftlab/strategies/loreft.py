@@ -27,9 +27,10 @@ class Edit(nn.Module):
 
     def __init__(self, width: int, r: int) -> None:
         super().__init__()
-        self.basis = nn.Parameter(nn.init.orthogonal_(torch.empty(r, width)))
+        kind = torch.float32  # the default type is a shorter one while Lightning builds a model for bf16-true
+        self.basis = nn.Parameter(nn.init.orthogonal_(torch.empty(r, width, dtype=kind)))
         self.source = nn.Parameter(self.rotation().detach().clone())
-        self.bias = nn.Parameter(torch.zeros(r))
+        self.bias = nn.Parameter(torch.zeros(r, dtype=kind))
 
     def rotation(self) -> Tensor:
         """R, (R, D), in float32."""
@@ -67,6 +68,8 @@ class Edited(nn.Module):
         output = self.layer(*args, **kwargs)
         hidden = first_tensor(output)
         assert hidden is not None
+        if not self.positions.now:
+            raise RuntimeError("the layer was called by itself, so which tokens begin a row is unknown; call the model around it")
         for edit, where in zip(self.edits, self.positions.now, strict=True):
             hidden = edit(hidden, where)
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
@@ -102,8 +105,8 @@ class LoReFT(TuningStrategy):
         for name, count in (("first", self.first), ("last", self.last)):
             if count is not None and count < 0:
                 raise ConfigError(f"model.tuning.{name} is {count}; it counts tokens, so it must be 0 or more.")
-        if self.first == self.last == 0:
-            raise ConfigError("model.tuning.first and model.tuning.last are both 0, so nothing is edited; set one of them.")
+        if self.first == 0 and not self.last:
+            raise ConfigError(f"model.tuning.first is 0 and model.tuning.last is {self.last}, so nothing is edited; set one above 0.")
         if self.layers == []:
             raise ConfigError("model.tuning.layers is empty; name at least one layer, or write null.")
 

@@ -53,4 +53,6 @@ class NormTuning(TuningStrategy):
 def _is_norm(module: nn.Module) -> bool:
     """Whether a module is a norm with a weight: RMSNorm is another class in every family, but none holds more than two vectors."""
     own = dict(module.named_parameters())
-    return "weight" in own and own.keys() <= {"weight", "bias"} and all(p.ndim == 1 for p in own.values()) and not isinstance(module, nn.PReLU)
+    return (
+        "weight" in own and own.keys() <= {"weight", "bias"} and all(p.ndim == 1 for p in own.values()) and not isinstance(module, nn.PReLU)
+    )

@@ -50,7 +50,7 @@ class Peft(TuningStrategy):
         if self.init_batches < 1:
             raise ConfigError(f"model.tuning.init_batches is {self.init_batches}; it must be 1 or more.")
         config = self._config({})
-        if self._init() == "eva" and (config.eva_config is None or config.eva_config.rho != 1.0):  # type: ignore[attr-defined]
+        if self._init() == "eva" and (config.eva_config is None or config.eva_config.rho != 1.0):
             raise ConfigError(
                 "model.tuning.options.init_lora_weights is eva, which by default gives every layer a rank that depends on the data, "
                 "so that no checkpoint would fit again; set model.tuning.options.eva_config to {rho: 1.0}."
@@ -59,8 +59,12 @@ class Peft(TuningStrategy):
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         given = self._from_model(model, heads)
         config = self._config(given)
+        if self._init() in ("corda", "lora_ga"):
+            config.init_lora_weights = True  # until there is data
         if self._init() == "loftq" and not torch.cuda.is_available():
-            raise EnvironmentFault("model.tuning.options.init_lora_weights is loftq, which PEFT computes on a GPU, and there is none; use QLoRA.")
+            raise EnvironmentFault(
+                "model.tuning.options.init_lora_weights is loftq, which PEFT computes on a GPU, and there is none; use QLoRA."
+            )
         weights = _weights(model) if splits_base(self._init()) else {}
         inject(model, heads, config)
         if weights:
@@ -96,7 +100,9 @@ class Peft(TuningStrategy):
         return super().owned(model) | (beside & model.state_dict().keys())
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        save_bridged(self, model, folder, NATIVE.get(self._method()) or ("the base is changed by LoftQ" if self._init() == "loftq" else None))
+        save_bridged(
+            self, model, folder, NATIVE.get(self._method()) or ("the base is changed by LoftQ" if self._init() == "loftq" else None)
+        )
 
     def merge(self, model: nn.Module) -> nn.Module:
         if self._method() in UNMERGEABLE:
@@ -125,8 +131,6 @@ class Peft(TuningStrategy):
         fields = fields_of(self._method())
         if "fan_in_fan_out" in fields - self.options.keys() and any(isinstance(m, Conv1D) for m in model.modules()):
             given["fan_in_fan_out"] = True
-        if self._init() in ("corda", "lora_ga"):
-            given["init_lora_weights"] = True  # until there is data
         return given
 
 

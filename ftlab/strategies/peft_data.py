@@ -6,8 +6,9 @@ that other runs share, and a resumed run needs only A₀ and B₀, which its che
 
 from __future__ import annotations
 
-import copy
 import contextlib
+import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,8 @@ def _less_start(layer: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
     if start is None or layer.merged or layer.disable_adapters:
         return output
     low = F.linear(args[0].to(start.a.dtype), start.a)
-    return output - (layer.scaling[ADAPTER] * F.linear(low, start.b)).to(output.dtype)
+    found: Tensor = output - (layer.scaling[ADAPTER] * F.linear(low, start.b)).to(output.dtype)
+    return found
 
 
 def _eva(model: nn.Module, tuner: Any, batches: Sequence[Batch]) -> None:
@@ -90,9 +92,11 @@ def _eva(model: nn.Module, tuner: Any, batches: Sequence[Batch]) -> None:
     from peft import initialize_lora_eva_weights
 
     config = tuner.peft_config[ADAPTER]
-    fewest = min(int(b.inputs["attention_mask"].sum()) if "attention_mask" in b.inputs else b.inputs["input_ids"].numel() for b in batches)
+    fewest = min(int(b.inputs["attention_mask"].sum()) for b in batches)
     if fewest < config.r:
-        raise ConfigError(f"model.tuning.options.r is {config.r}, above the {fewest} tokens of a batch, too few for EVA; raise data.batch_size.")
+        raise ConfigError(
+            f"model.tuning.options.r is {config.r}, above the {fewest} tokens of a batch, too few for EVA; raise data.batch_size."
+        )
     kept = config.target_modules, config.rank_pattern, config.alpha_pattern
     tuner.__dict__["disable_adapter"] = contextlib.nullcontext  # B is zero, so there is nothing to switch off
     try:
@@ -145,7 +149,9 @@ def _lora_ga(model: nn.Module, tuner: Any, batches: Sequence[Batch]) -> None:
         for batch in batches:
             model(**batch.inputs, labels=next(iter(batch.labels.values()))).loss.backward()
 
-    preprocess_loraga(model, _on_base_layers(model, tuner), gradients)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)  # PEFT counts with it, and embeddings are frozen
+        preprocess_loraga(model, _on_base_layers(model, tuner), gradients)
     for layer in lora_layers(model).values():
         _start_anew(layer, lambda layer=layer: layer.lora_ga_init(ADAPTER, config.lora_ga_config))
 

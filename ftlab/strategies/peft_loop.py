@@ -71,7 +71,9 @@ class AdaLora(Bridge):
     def _scored(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What PEFT's allocator scores, by the names it has for it."""
         model = self.tuner.model
-        return ((n, p) for n, p in model.named_parameters() if ADAPTER in n.split(".") and p.requires_grad and "base_layer" not in n.split("."))
+        return (
+            (n, p) for n, p in model.named_parameters() if ADAPTER in n.split(".") and p.requires_grad and "base_layer" not in n.split(".")
+        )
 
     def _values(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self._scored() if "lora_E" in n.split(".")}
@@ -161,7 +163,7 @@ class AdaMss(Bridge):
         self._lend()
         self.tuner.update_and_allocate(step)
         self._note()
-        for parameter in parameters:  # PEFT freezes what it prunes; here it gets no gradient, so that all ranks go on agreeing on what is trained
+        for parameter in parameters:  # PEFT freezes what it prunes; here that gets no gradient, so what is trained stays what was declared
             parameter.requires_grad_(True)
 
     def _slots(self) -> list[tuple[list[Tensor | None], list[Tensor | None], int]]:

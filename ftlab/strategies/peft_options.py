@@ -71,7 +71,9 @@ def method_named(name: str) -> str:
     if method in _APART:
         raise ConfigError(f"model.tuning.method is {method}, which {_APART[method]}; choose a method that injects layers, such as LORA.")
     if method not in known:
-        raise ConfigError(f"model.tuning.method is '{name}', which PEFT does not have; {suggest(method, known - _INSTEAD.keys() - _APART.keys())}")
+        raise ConfigError(
+            f"model.tuning.method is '{name}', which PEFT does not have; {suggest(method, known - _INSTEAD.keys() - _APART.keys())}"
+        )
     return method
 
 

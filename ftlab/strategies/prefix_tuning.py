@@ -70,7 +70,7 @@ class Attention:
         mask: Tensor | None = given.get("attention_mask")
         if mask is not None:
             return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
-        hidden: Tensor = given["hidden_states"]
+        hidden: Tensor = given[self.names[0]]
         tokens = hidden.shape[1]
         if not self.causal or tokens == 1:
             return None
@@ -150,7 +150,7 @@ class Prefix(nn.Module):
 class PrefixTuning(TuningStrategy):
     """Train keys and values that every token attends to, in every layer of the frozen model.
 
-    In a decoder the text's positions start behind the prefix; in an encoder they stay.
+    In a decoder the text's positions start behind the prefix; in an encoder they stay. A window of the attention does not hide it.
 
     Args:
         length: Keys and values per layer; in a decoder they take as many positions of the model's context.
@@ -188,6 +188,9 @@ class PrefixTuning(TuningStrategy):
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         if self.init_text is not None:
             raise ConfigError("model.tuning.init_text needs the tokenizer; call bind(tokenizer) before apply.")
+        how = getattr(model.config, "_attn_implementation", None)
+        if how not in ("eager", "sdpa"):
+            raise ConfigError(f"model.backbone.attention is {how}; keys and values of a prefix need sdpa or eager, so set one of them.")
         entry = Entry(self.length, model)
         states = _states(model, start_ids(model, self.length, self.init_ids))
         given = list(states.values())
@@ -225,9 +228,6 @@ def _states(model: nn.Module, ids: Tensor) -> dict[nn.Module, tuple[Tensor, Tens
     Raises:
         ConfigError: The model's attention takes no keys and values from outside.
     """
-    how = getattr(model.config, "_attn_implementation", None)
-    if how not in ("eager", "sdpa"):
-        raise ConfigError(f"model.backbone.attention is {how}; keys and values of a prefix need sdpa or eager, so set one of them.")
     body = body_of(model)
     takers = {m for m in body.modules() if m is not body and not {*_CACHES}.isdisjoint(names_of(m))}
     leaves = [m for m in takers if not any(other in takers for other in m.modules() if other is not m)]

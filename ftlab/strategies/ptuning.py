@@ -36,7 +36,7 @@ class PTuning(TuningStrategy):
     Args:
         length: Number of vectors; they take as many positions of the model's context.
         encoder: The network; an MLP, or a bidirectional LSTM with an MLP behind it.
-        hidden: Width of the network; null takes the model's.
+        hidden: Width of the network.
         lstm_layers: Layers of the LSTM.
         dropout: Probability of dropping a value between the layers of the LSTM while training.
     """
@@ -45,14 +45,14 @@ class PTuning(TuningStrategy):
 
     length: int = 20
     encoder: Literal["lstm", "mlp"] = "lstm"
-    hidden: int | None = None
+    hidden: int = 128
     lstm_layers: int = 2
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_length(self.length)
         for name, value in (("hidden", self.hidden), ("lstm_layers", self.lstm_layers)):
-            if value is not None and value < 1:
+            if value < 1:
                 raise ConfigError(f"model.tuning.{name} is {value}; it must be at least 1.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.tuning.dropout is {self.dropout:g}; it is a probability, at least 0 and below 1.")
@@ -71,7 +71,7 @@ class PTuning(TuningStrategy):
             num_transformer_submodules=1,
             token_dim=width,
             encoder_reparameterization_type=self.encoder.upper(),
-            encoder_hidden_size=self.hidden or width,
+            encoder_hidden_size=self.hidden,
             encoder_num_layers=self.lstm_layers if self.encoder == "lstm" else 2,
             encoder_dropout=self.dropout,
         )

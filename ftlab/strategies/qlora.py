@@ -17,6 +17,7 @@ from ftlab.errors import ConfigError, EnvironmentFault
 from ftlab.quantised import compute_in, quantised_maps
 from ftlab.strategies.base import Placement, Traits, TuningStrategy
 from ftlab.strategies.lora_peft import add_lora, check_fields, merge_lora
+from ftlab.strategies.peft_plus import with_faster_b
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,11 @@ class QLoRA(TuningStrategy):
     """Train LoRA adapters over frozen weights of 4 or 8 bits (Dettmers et al. 2023); heads, norms and embeddings keep their type.
 
     Args:
-        bits: 4 packs blocks of 64 weights (Dettmers et al. 2023), 8 packs rows, the inputs too (Dettmers et al. 2022, LLM.int8).
+        bits: 4 packs blocks of 64 weights; 8 packs rows, of inputs too, with no columns apart for outliers (Dettmers et al. 2022).
         quant_type: The sixteen values of 4 bits; nf4 are quantiles of a normal distribution, fp4 floating-point numbers.
         double_quant: Quantise the scales of the 4-bit blocks as well, which takes 4.127 bits per weight instead of 4.5.
         compute_dtype: Type that 4-bit weights are unpacked to and multiplied in; auto is that of trainer.precision, else of the backbone.
         storage_dtype: Type of the tensors that hold packed 4-bit weights; FSDP needs that of the other parameters.
-        outlier_threshold: With 8 bits, columns with an input above this are multiplied in 16 bits; 0 makes rows independent of each other.
         r: Rank of the added product.
         alpha: Numerator of its scale, alpha / r.
         dropout: Probability of dropping an input of A while training.
@@ -47,16 +47,21 @@ class QLoRA(TuningStrategy):
         rslora: Scale by alpha / √r (Kalajdzievski 2023).
         dora: Learn a magnitude per column and adapt the direction (Liu et al. 2024, DoRA).
         init: How A starts; B starts so that the product is zero, because a packed base cannot give anything up.
+        lora_plus_ratio: Learning rate of B, and of vectors, over that of A (Hayou et al. 2024, LoRA+); null gives all the same.
     """
 
-    traits = Traits(mergeable=True, learning_rate=2e-4, paper="Dettmers et al. 2023, QLoRA: Efficient Finetuning of Quantized LLMs")
+    traits = Traits(
+        mergeable=True,
+        learning_rate=2e-4,
+        paper="Dettmers et al. 2023, QLoRA: Efficient Finetuning of Quantized LLMs",
+        fails={"bf16_true": "casting the whole module would destroy packed weights, so bf16-true is refused"},
+    )
 
     bits: Literal[4, 8] = 4
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     storage_dtype: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"
-    outlier_threshold: float = 6.0
     r: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
@@ -67,6 +72,7 @@ class QLoRA(TuningStrategy):
     rslora: bool = False
     dora: bool = False
     init: Literal["default", "gaussian", "orthogonal"] = "default"
+    lora_plus_ratio: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(
@@ -76,9 +82,10 @@ class QLoRA(TuningStrategy):
             target_modules=self.target_modules,
             rank_pattern=self.rank_pattern,
             alpha_pattern=self.alpha_pattern,
+            lora_plus_ratio=self.lora_plus_ratio,
         )
-        if not self.outlier_threshold >= 0:
-            raise ConfigError(f"model.tuning.outlier_threshold is {self.outlier_threshold:g}; it must be 0 (none) or more.")
+        if self.bits == 8 and self.dora:
+            raise ConfigError("model.tuning.dora is true with bits 8, whose scales PEFT loses when it measures columns; use bits 4.")
 
     def load_options(self, placement: Placement) -> dict[str, object]:
         if placement.precision not in _PRECISIONS:
@@ -96,7 +103,7 @@ class QLoRA(TuningStrategy):
         config = BitsAndBytesConfig(
             load_in_4bit=self.bits == 4,
             load_in_8bit=self.bits == 8,
-            llm_int8_threshold=float(self.outlier_threshold),
+            llm_int8_threshold=0.0,  # outliers are looked for in the whole batch, so a token's result would depend on later tokens and rows
             llm_int8_skip_modules=[_OUTSIDE_LAYERS],
             bnb_4bit_compute_dtype=chosen,
             bnb_4bit_quant_type=self.quant_type,
@@ -127,6 +134,10 @@ class QLoRA(TuningStrategy):
         )
         add_lora(model, heads, config, self.target_modules, self.layers)
         return model
+
+    def param_groups(self, model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
+        groups = super().param_groups(model, lr, weight_decay)
+        return groups if self.lora_plus_ratio is None else with_faster_b(groups, self.lora_plus_ratio)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         save_lora(model, folder)

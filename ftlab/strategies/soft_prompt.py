@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ftlab.adapters import WEIGHTS
 from ftlab.errors import ConfigError
 from ftlab.native import save_native
+from ftlab.probe import probing
 from ftlab.strategies.virtual_tokens import Entry, before, counted, find_held, spread, without
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def save_prompt(tuning: TuningStrategy, model: nn.Module, folder: Path) -> None:
     from peft import PromptTuningConfig
 
     prompt: Any = find_held(model)
-    with torch.no_grad():
+    with probing(prompt):
         vectors: Tensor = prompt.source().float()
     settings = {"num_virtual_tokens": len(vectors), "token_dim": vectors.shape[1]}
     save_beside(tuning, model, folder, PromptTuningConfig(**settings) if prompt.entry.causal else None, vectors)

@@ -49,9 +49,8 @@ def chosen_layers(model: nn.Module, layers: Collection[int] | None) -> tuple[str
         ConfigError: A number is not in the stack, or there is no single stack.
     """
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise ConfigError(
-            f"model.tuning: {type(model).__name__} has two stacks of layers, and one is needed; choose a method such as LoRA."
-        )
+        kind, need = type(model).__name__, "this method takes one stack of layers"
+        raise ConfigError(f"model.tuning: {kind} has an encoder and a decoder, and {need}; choose another, such as LoRA.")
     stack, modules = layer_list(model)
     wrong = [i for i in layers or () if not 0 <= i < len(modules)]
     if wrong:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ftlab.strategies.peft_options import Plain
 
 DECODER = ["q_proj", "v_proj", "down_proj"]
+ALLOCATION: dict[str, Plain] = {"init_warmup": 1, "final_warmup": 4, "mask_interval": 2}
 ENCODER = ["query", "value", "intermediate.dense"]
 
 
@@ -28,7 +29,7 @@ class Case:
     def on(self, encoder: bool) -> dict[str, Plain]:
         """The options for an encoder or a decoder."""
         names: dict[str, Plain] = {"target_modules": list(ENCODER if encoder else DECODER)} if self.targets else {}
-        last = {"feedforward_modules": [(ENCODER if encoder else DECODER)[-1]]} if self.method == "IA3" else {}
+        last: dict[str, Plain] = {"feedforward_modules": [(ENCODER if encoder else DECODER)[-1]]} if self.method == "IA3" else {}
         return {**names, **last, **self.options, **(self.encoder_options if encoder else {})}
 
 
@@ -38,7 +39,10 @@ def lora(name: str, starts_at_base: bool = True, **options: Plain) -> Case:
 
 CASES = (
     Case("ADALORA", {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 1, "deltaT": 1}),
-    Case("ADAMSS", {"r": 8, "num_subspaces": 3, "use_asa": True, "init_warmup": 1, "final_warmup": 4, "mask_interval": 2, "asa_target_subspaces": 6}),
+    Case(
+        "ADAMSS",
+        {"r": 8, "num_subspaces": 3, "use_asa": True, "init_warmup": 1, "final_warmup": 4, "mask_interval": 2, "asa_target_subspaces": 6},
+    ),
     Case("ADAPTION_PROMPT", {"adapter_len": 4, "adapter_layers": 2}, targets=False, encoder=False),
     Case("BEFT", targets=False),
     Case("BOFT", {"boft_block_size": 4}),

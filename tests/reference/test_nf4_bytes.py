@@ -36,7 +36,7 @@ def test_as_bitsandbytes_packs_them(kind: Any, double: bool) -> None:
     assert len(maps) > 10
     for name, module in maps.items():
         expected, state = functional.quantize_4bit(
-            weights[f"{name.removesuffix('.base_layer')}.weight"], blocksize=64, compress_statistics=double, quant_type=kind
+            weights[f"{name.removesuffix('.base_layer')}.weight"].float(), blocksize=64, compress_statistics=double, quant_type=kind
         )
         assert torch.equal(module.weight.data, expected), name
         for key, tensor in state.as_dict(packed=True).items():

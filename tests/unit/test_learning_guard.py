@@ -27,7 +27,7 @@ from tests.unit.training import texts, trainer
 class Norm(TuningStrategy):
     """Trains the final norm; each field plants a fault."""
 
-    idle: bool = False
+    idle: int = 0
     touch: bool = False
     asleep: bool = False
     still: bool = False
@@ -35,8 +35,8 @@ class Norm(TuningStrategy):
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         model.requires_grad_(False)
         model.get_submodule("model.norm").requires_grad_(True)
-        if self.idle:
-            model.get_submodule("model.norm").register_parameter("extra", nn.Parameter(torch.ones(2)))
+        for number in range(self.idle):
+            model.get_submodule("model.norm").register_parameter(f"extra{number}", nn.Parameter(torch.ones(2)))
         return model
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
@@ -97,7 +97,7 @@ def test_a_run_that_learns(tmp_path: Path, tuning: TuningStrategy, steps: int, c
 @pytest.mark.parametrize(
     ("tuning", "message"),
     [
-        (Norm(idle=True), r"trainable, but without a gradient: model\.norm\.extra; mend the strategy"),
+        (Norm(idle=2), r"trainable, but without a gradient: model\.norm\.extra0, model\.norm\.extra1; mend the strategy"),
         (Norm(touch=True), r"frozen, but it moves: model\.layers\.0\.mlp\.up_proj\.weight; mend the strategy"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_run_that_cannot_be_right_ends(tmp_path: Path, tuning: TuningStrategy,
 @pytest.mark.parametrize(
     ("tuning", "task", "message"),
     [
-        (Norm(idle=True), CausalLM(), "trainable, but without a gradient: model.norm.extra"),
+        (Norm(idle=1), CausalLM(), "trainable, but without a gradient: model.norm.extra0"),
         (Norm(still=True), CausalLM(), "trainable, but it does not move: model.norm.weight"),
         (Norm(asleep=True), CausalLM(), "in evaluation mode: model.layers.0.mlp, "),
         (Norm(), Odd(cross_documents=False, last_alone=True), "scored tokens: only 0."),
@@ -124,6 +124,6 @@ def test_what_may_be_meant_is_said(tmp_path: Path, tuning: TuningStrategy, task:
 
 
 def test_switched_off(tmp_path: Path, caplog: Log, capsys: pytest.CaptureFixture[str]) -> None:
-    fit(tmp_path, Norm(idle=True), policy="off")
+    fit(tmp_path, Norm(idle=2), policy="off")
     assert not warnings(caplog)
     assert "learning guard" not in capsys.readouterr().err

@@ -141,5 +141,5 @@ def _refused(subject: Subject, name: str, value: Any) -> None:
     try:
         accepted = _accepted(subject, {name: value})
     except Exception as error:
-        raise BrokenError(f"{name} {value!r} raises {type(error).__name__} ({error}); raise a ConfigError that says what is allowed") from error
+        raise BrokenError(f"{name} {value!r} raises {type(error).__name__} ({error}) instead of a ConfigError") from error
     require(not accepted, f"{name} {value!r} is taken, though '{WRONG}' matches nothing")

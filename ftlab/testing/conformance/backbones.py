@@ -21,14 +21,19 @@ from ftlab.testing.models import DECODERS
 
 
 def works(subject: Subject, family: str, task: Task | None = None) -> None:
-    """On another model: everything trainable learns, nothing else moves, and a merged model is the same."""
+    """On another model everything trainable learns, and nothing else moves."""
     learns(subject, family, task=task)
     module = subject.module(family, task)
     before = snapshot(module.adapted)
     train(module, [batch(module)] * 2)
     stray = moved(before, module.adapted) - subject.strategy.owned(module.adapted)
     require(not stray, f"on {family} training changed {few(stray)}, which the strategy does not own")
-    if subject.strategy.traits.mergeable:
+
+
+def merged_there(subject: Subject, family: str, task: Task | None = None) -> None:
+    """Merged into another model, the outputs are the same."""
+    if subject.merges:
+        module = subject.trained(family, task)
         inputs = batch(module).inputs
         expected = logits(module.adapted, inputs)
         alike(expected, logits(subject.strategy.merge(module.adapted), inputs), REARRANGED, f"merged into {family}, the model is another")
@@ -40,9 +45,10 @@ def _works_or_is_refused(subject: Subject, family: str) -> None:
     except ConfigError:
         return
     works(subject, family)
+    merged_there(subject, family)
 
 
-@check("trains")
+@check("base_untouched", beside=("merges",))
 def conv1d(subject: Subject) -> None:
     """GPT-2's `Conv1D`, whose weight lies the other way round, works or is refused.
 
@@ -51,7 +57,7 @@ def conv1d(subject: Subject) -> None:
     _works_or_is_refused(subject, "gpt2")
 
 
-@check("trains")
+@check("base_untouched", beside=("merges",))
 def biasless(subject: Subject) -> None:
     """A model without biases works or is refused.
 
@@ -60,7 +66,7 @@ def biasless(subject: Subject) -> None:
     _works_or_is_refused(subject, "llama")
 
 
-@check("trains")
+@check("base_untouched", beside=("merges",))
 def embedding_targets(subject: Subject) -> None:
     """An embedding named as a target works or is refused.
 
@@ -78,9 +84,10 @@ def embedding_targets(subject: Subject) -> None:
         except ConfigError:
             continue
         works(other, subject.family)
+        merged_there(other, subject.family)
 
 
-@check("trains")
+@check("base_untouched")
 def causal(subject: Subject) -> None:
     """Language modelling with a decoder works, and logits line up with `input_ids`.
 
@@ -107,7 +114,7 @@ def encoder(subject: Subject) -> None:
     works(subject, "bert", CLASSES)
 
 
-@check("heads")
+@check("heads", "padding")
 def classification(subject: Subject) -> None:
     """Classification with a decoder works, also where rows are padded.
 
@@ -121,7 +128,7 @@ def classification(subject: Subject) -> None:
     alike(logits(module.adapted, inputs), logits(module.adapted, wide), ROUNDING, "padding changes the class of a row")
 
 
-@check("trains")
+@check("trains", "same_seed")
 def compiles(subject: Subject) -> None:
     """A compiled model has the same logits and gradients, or the strategy declares that it cannot be compiled.
 
@@ -145,7 +152,7 @@ def compiles(subject: Subject) -> None:
         alike(slope, compiled_slopes[name], 1e-3, f"compiled, '{name}' has another gradient")
 
 
-@check("trains")
+@check("base_untouched")
 def quantised_base(subject: Subject) -> None:
     """On a base in 4 bits everything trainable learns and the base keeps its bits, or the strategy declares that it cannot.
 
@@ -174,6 +181,6 @@ def in_four_bits(subject: Subject) -> Iterator[None]:
         return
     from transformers import BitsAndBytesConfig
 
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)  # type: ignore[no-untyped-call]
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     with patch.object(type(subject.strategy), "load_options", lambda self, placement: {"quantization_config": config}):
         yield

@@ -29,12 +29,14 @@ class Check:
         name: What tables, declarations and `--only` call it.
         about: What must hold: the first line of its docstring.
         needs: Checks whose failure would make this one fail for a reason that is not its own.
+        beside: The same, but a declared failure of theirs does not hinder this one.
         run: Raises where it does not hold.
     """
 
     name: str
     about: str
     needs: tuple[str, ...]
+    beside: tuple[str, ...]
     run: Callable[[Subject], None]
 
 
@@ -44,17 +46,18 @@ CHECKS: dict[str, Check] = {}
 Function = Callable[["Subject"], None]
 
 
-def check(*needs: str) -> Callable[[Function], Function]:
+def check(*needs: str, beside: tuple[str, ...] = ()) -> Callable[[Function], Function]:
     """Make a function a check.
 
     Args:
         needs: Names of checks that must hold first.
+        beside: Names of checks that must hold first, or fail as declared.
     """
 
     def register(function: Function) -> Function:
         assert function.__doc__ is not None
         name = function.__name__
-        CHECKS[name] = Check(name=name, about=function.__doc__.strip().splitlines()[0], needs=needs, run=function)
+        CHECKS[name] = Check(name=name, about=function.__doc__.strip().splitlines()[0], needs=needs, beside=beside, run=function)
         return function
 
     return register

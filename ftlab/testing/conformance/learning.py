@@ -79,4 +79,4 @@ def extra_losses(subject: Subject) -> None:
         require(term.requires_grad, f"the extra loss '{name}' is detached from the parameters")
         slopes = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
         require(any(s is not None and bool(s.ne(0).any()) for s in slopes), f"the extra loss '{name}' has no gradient at any parameter")
-    loss_of(module, piece).backward()  # type: ignore[no-untyped-call]
+    loss_of(module, piece).backward()

@@ -29,7 +29,7 @@ def made(class_path: str, arguments: Mapping[str, object]) -> TuningStrategy:
     parser.add_lightning_class_args(FinetuneModule, "model")
     tuning = {"class_path": class_path, "init_args": dict(arguments)}
     model = {"backbone": {"name": "none"}, "task": {"class_path": "ftlab.tasks.causal_lm.CausalLM"}, "tuning": tuning}
-    found: TuningStrategy = parser.instantiate_classes(parser.parse_object({"model": model})).model.tuning
+    found: TuningStrategy = parser.instantiate(parser.parse_object({"model": model})).model.tuning
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ftlab.errors import ConfigError
 from ftlab.tasks.base import Task
-from ftlab.testing.conformance.backbones import in_four_bits, works
+from ftlab.testing.conformance.backbones import in_four_bits, merged_there, works
 from ftlab.testing.conformance.check import CHECKS
 from ftlab.testing.conformance.learning import learns
 from ftlab.testing.conformance.subject import CLASSES, LANGUAGE, Subject
@@ -16,15 +16,22 @@ from ftlab.testing.models import DECODERS, FAMILIES
 _MARKS = {"passed": "yes", "failed": "**no**", "not applicable": "–", "not run": "?"}
 
 
+def _merged(subject: Subject, family: str, task: Task) -> None:
+    if not subject.merges:
+        raise ConfigError("there is no merged form")
+    merged_there(subject, family, task)
+
+
 def _quantised(subject: Subject, family: str, task: Task) -> None:
     with in_four_bits(subject):
         learns(subject, family, task=task)
 
 
 MODES: dict[str, tuple[str, Callable[[Subject, str, Task], None]]] = {
-    "T": ("trains: every trainable tensor learns, nothing else moves, and where it can be merged the merged model is the same", works),
+    "T": ("trains: every trainable tensor learns, and nothing else moves", works),
     "R": ("with activations recomputed", lambda s, f, t: learns(s, f, task=t, activation_checkpointing=True)),
     "B": ("on a base in bfloat16", lambda s, f, t: learns(s, f, task=t, dtype="bfloat16")),
+    "M": ("merged, the model is the same", _merged),
     "Q": ("on a base in 4 bits", _quantised),
 }
 
@@ -32,7 +39,7 @@ MODES: dict[str, tuple[str, Callable[[Subject, str, Task], None]]] = {
 def page(suites: Sequence[Suite]) -> str:
     """The tables as Markdown."""
     names = [type(s.subject.strategy).__name__ for s in suites]
-    head = "# What works where\n\nMade by `ftlab check --all --matrix docs/reference/matrix.md`: every entry was run on tiny random models.\n"
+    head = "# What works where\n\nMade by `ftlab check --all --matrix docs/reference/matrix.md`; every entry was run on tiny models.\n"
     parts = [head, "## Checks\n", _checks(names, suites)]
     for task, families in ((LANGUAGE, DECODERS), (CLASSES, FAMILIES)):
         rows = [[family, *(_cell(s, family, task) for s in suites)] for family in families]
@@ -77,4 +84,3 @@ def _cell(suite: Suite, family: str, task: Task) -> str:
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-

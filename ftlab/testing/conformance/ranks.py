@@ -22,7 +22,7 @@ def ddp(subject: Subject) -> None:
     require(not apart, f"after three steps the ranks differ in {few(apart)}")
 
 
-@check("float32", "same_seed")
+@check("ddp")
 def fsdp2(subject: Subject) -> None:
     """Two ranks that each hold half of every tensor (`fully_shard`) learn what one process does.
 

@@ -38,7 +38,7 @@ ROLES: dict[str, Role] = {
 }
 _LATE = ("bitsandbytes", "peft", "torch._dynamo", *(f"transformers.models.{f}.modeling_{f}" for f in ("bert", "gpt2", "llama")))
 """What is imported on first use, and would be by every fork."""
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 """Seconds after which a process is taken to hang."""
 
 

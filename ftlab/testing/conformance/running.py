@@ -39,7 +39,7 @@ def bf16_true(subject: Subject) -> None:
     server.call("precision", subject, {"precision": "bf16-true"})
 
 
-@check("base_untouched", "neighbours")
+@check("float32", "neighbours", "same_seed")
 def step_hooks(subject: Subject) -> None:
     """`on_gradients` and `on_step` come once per optimiser step, and what happens in a step does not depend on its micro-batches.
 

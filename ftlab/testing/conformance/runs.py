@@ -17,7 +17,7 @@ from torch import nn
 from ftlab import checkpoint_io
 from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
 from ftlab.data.datamodule import FinetuneData
-from ftlab.data.sources.in_memory import Rows
+from ftlab.data.sources.in_memory import Rows, Value
 from ftlab.errors import ConfigError
 from ftlab.half import half_plugin
 from ftlab.module import FinetuneModule
@@ -55,7 +55,7 @@ def fit(subject: Subject, folder: Path, *callbacks: Callback, resume: bool = Fal
     seed_everything(0, verbose=False)
     module = subject.unbuilt(optimizer=adam)
     texts = [f"{text} {i}" for i, text in enumerate((*TEXTS, *EVEN) * 2)]
-    rows = [{"text": text, "label": ("north", "south", "west")[i % 3]} for i, text in enumerate(texts)]
+    rows: list[dict[str, Value]] = [{"text": text, "label": ("north", "south", "west")[i % 3]} for i, text in enumerate(texts)]
     data = FinetuneData(Rows(items={"train": rows}), val_split=None, batch_size=2, max_length=16)
     half = half_plugin(settings.get("precision"))
     if half is not None:

@@ -13,11 +13,12 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from ftlab import registry
+from ftlab.errors import EnvironmentFault
 from ftlab.testing.conformance.check import BrokenError
 from ftlab.testing.conformance.subject import Subject
 
@@ -30,7 +31,13 @@ spent = 0.0
 
 
 def call(
-    role: str, subject: Subject, material: Mapping[str, Any] | None = None, *, ranks: int = 1, killed: bool = False, folder: Path | None = None
+    role: str,
+    subject: Subject,
+    material: Mapping[str, Any] | None = None,
+    *,
+    ranks: int = 1,
+    killed: bool = False,
+    folder: Path | None = None,
 ) -> Path:
     """Have fresh processes do something with the subject.
 
@@ -64,31 +71,39 @@ def call(
 
 
 def _ask(request: Mapping[str, object]) -> dict[str, Any]:
-    process = _process()
+    process, errors = _process()
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    answer: dict[str, Any] = json.loads(process.stdout.readline())
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+    except (OSError, ValueError) as error:
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise EnvironmentFault(f"the process that runs checks ended ({said[0]}); run the check again.") from error
     return answer
 
 
 @cache
-def _process() -> subprocess.Popen[str]:
+def _process() -> tuple[subprocess.Popen[str], BinaryIO]:
+    """The process, started when it is first needed, and what it writes to stderr."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process runs
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     made = subprocess.Popen(
         [sys.executable, "-P", "-m", "ftlab.testing.conformance.roles"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
     )  # fmt: skip
-    atexit.register(_close, made)
-    return made
+    atexit.register(_close, made, errors)
+    return made, errors
 
 
-def _close(process: subprocess.Popen[str]) -> None:
+def _close(process: subprocess.Popen[str], errors: BinaryIO) -> None:
     assert process.stdin is not None
     process.stdin.close()
     process.wait()
+    errors.close()
 
 
 def _free_port() -> int:

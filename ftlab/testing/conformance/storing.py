@@ -55,7 +55,7 @@ def checkpoint_restores(subject: Subject) -> None:
     server.call("restore", subject, {"owned": owned, "inputs": inputs, "logits": logits(module.adapted, inputs)})
 
 
-@check("checkpoint_restores")
+@check("checkpoint_restores", "yaml")
 def exports(subject: Subject) -> None:
     """What `save` writes opens in a fresh process and gives the same outputs.
 
@@ -78,11 +78,41 @@ def _survives(subject: Subject, module: FinetuneModule, texts: tuple[str, ...] =
     """A trained module, exported and merged where that is promised, is the same model again."""
     with tempfile.TemporaryDirectory(dir=subject.root) as work:
         _exported(module, Path(work) / "adapter", texts=texts)
-        if subject.strategy.traits.mergeable:
+        if subject.merges:
             _exported(module, Path(work) / "merged", merge=True, texts=texts)
 
 
-@check("base_untouched")
+@check("exports")
+def merges(subject: Subject) -> None:
+    """A merged model is a plain one with the same outputs, and merging leaves the unmerged one as it was; or `merge` refuses.
+
+    Merging without alpha / r, or twice, gives a model that still talks and is worse.
+    """
+    module = subject.trained()
+    inputs = batch(module).inputs
+    expected = logits(module.adapted, inputs)
+    if not subject.strategy.traits.mergeable:
+        _refuses_to_merge(module)
+        return
+    other = subject.module(seed=5)
+    put(other.adapted, keep_owned(dict(module.adapted.state_dict()), subject.strategy.owned(module.adapted)))
+    merged = subject.strategy.merge(other.adapted)
+    plain = subject.base(module, as_stored=True).state_dict().keys()
+    require(merged.state_dict().keys() == plain, f"merged, the model still has {few(merged.state_dict().keys() ^ plain)}")
+    alike(expected, logits(merged, inputs), REARRANGED, "the merged model has other logits")
+    _survives(subject, module)
+    require(torch.equal(expected, logits(module.adapted, inputs)), "after the export with --merge the unmerged model has other logits")
+
+
+def _refuses_to_merge(module: FinetuneModule) -> None:
+    try:
+        module.tuning.merge(module.adapted)
+    except NotMergeableError:
+        return
+    raise BrokenError("merge returns a model, though traits.mergeable is False; declare it True")
+
+
+@check("exports", beside=("merges",))
 def heads(subject: Subject) -> None:
     """A fresh head is trained, owned, saved and restored.
 
@@ -100,37 +130,7 @@ def heads(subject: Subject) -> None:
     _survives(subject, module)
 
 
-@check("base_untouched")
-def merges(subject: Subject) -> None:
-    """A merged model is a plain one with the same outputs, and merging leaves the unmerged one as it was; or `merge` refuses.
-
-    Merging without alpha / r, or twice, gives a model that still talks and is worse.
-    """
-    module = subject.trained()
-    inputs = batch(module).inputs
-    expected = logits(module.adapted, inputs)
-    if not subject.strategy.traits.mergeable:
-        _refuses_to_merge(module)
-        return
-    other = subject.module(seed=5)
-    put(other.adapted, keep_owned(dict(module.adapted.state_dict()), subject.strategy.owned(module.adapted)))
-    merged = subject.strategy.merge(other.adapted)
-    plain = subject.base(module).state_dict().keys()
-    require(merged.state_dict().keys() == plain, f"merged, the model still has {few(merged.state_dict().keys() ^ plain)}")
-    alike(expected, logits(merged, inputs), REARRANGED, "the merged model has other logits")
-    _survives(subject, module)
-    require(torch.equal(expected, logits(module.adapted, inputs)), "after the export with --merge the unmerged model has other logits")
-
-
-def _refuses_to_merge(module: FinetuneModule) -> None:
-    try:
-        module.tuning.merge(module.adapted)
-    except NotMergeableError:
-        return
-    raise BrokenError("merge returns a model, though traits.mergeable is False; declare it True")
-
-
-@check("exports")
+@check("exports", beside=("merges",))
 def tied_embeddings(subject: Subject) -> None:
     """Where input and output embedding are one tensor, they stay one, and saved and merged models are right.
 
@@ -154,7 +154,7 @@ def _decoder(subject: Subject) -> str:
     return subject.family
 
 
-@check("exports")
+@check("exports", beside=("merges",))
 def grown_vocabulary(subject: Subject) -> None:
     """Rows of new tokens are trained, owned, saved and restored.
 

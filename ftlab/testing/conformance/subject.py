@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -55,6 +57,16 @@ class Subject:
     targets: tuple[str, ...] | None = None
     fails: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def declared(self) -> Mapping[str, str]:
+        """Check → why it cannot pass, as the traits and the author of the test say."""
+        return {**self.strategy.traits.fails, **self.fails}
+
+    @property
+    def merges(self) -> bool:
+        """Whether a merged model must be the same one."""
+        return self.strategy.traits.mergeable and "merges" not in self.declared
+
     def folder(self, family: str, settings: Mapping[str, object] | None = None) -> Path:
         """A tiny model, written once."""
         place = self.root / "-".join([family, *sorted(settings or {})])
@@ -91,7 +103,7 @@ class Subject:
     def module(self, family: str | None = None, task: Task | None = None, seed: int = 0, **options: Any) -> FinetuneModule:
         """A module with its model loaded and the strategy applied, under a seed; see `unbuilt`."""
         made = self.unbuilt(family, task, **options)
-        torch.manual_seed(seed)
+        seed_all(seed)
         made.configure_model()
         return made
 
@@ -101,10 +113,11 @@ class Subject:
         train(made, [batch(made)] * steps)
         return made
 
-    def base(self, module: FinetuneModule) -> nn.Module:
-        """What `module` was before the strategy was applied, loaded as the strategy asks for."""
-        torch.manual_seed(0)
-        model, _ = module.backbone.load_model(module.task.auto_class, module.task.model_options(), self.load_options())
+    def base(self, module: FinetuneModule, as_stored: bool = False) -> nn.Module:
+        """What `module` was before the strategy was applied, loaded as the strategy asks for, or as it is stored."""
+        seed_all(0)
+        options = {} if as_stored else self.load_options()
+        model, _ = module.backbone.load_model(module.task.auto_class, module.task.model_options(), options)
         model.config.pad_token_id = module.tokenizer.pad_token_id
         return model
 
@@ -135,6 +148,13 @@ class Gradients:
             if parameter.grad is not None:
                 self.seen |= {name} if bool(parameter.grad.ne(0).any()) else set()
                 self.bad |= set() if bool(parameter.grad.isfinite().all()) else {name}
+
+
+def seed_all(seed: int) -> None:
+    """Seed every generator that a strategy may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)  # the global generator is what others draw from
+    torch.manual_seed(seed)
 
 
 def batch(module: FinetuneModule, texts: Sequence[str] = TEXTS) -> Batch:
@@ -183,11 +203,11 @@ def train(
     model, tuning, found = module.adapted.train(), module.tuning, Gradients()
     tuning.prepare(model, iter([w[0] for w in pieces]))
     made = build_optimizer(optimizer, tuning, model)
-    torch.manual_seed(seed)
+    seed_all(seed)
     for step, window in enumerate(pieces, 1):
         whole = {head: sum(piece.counts()[head] for piece in window) for head in module.task.heads}
         for piece in window:
-            loss_of(module, piece, whole).backward()  # type: ignore[no-untyped-call]
+            loss_of(module, piece, whole).backward()
         found.look(model)
         tuning.on_gradients(model, step - 1)
         made.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 import warnings
@@ -12,9 +13,7 @@ from pathlib import Path
 from typing import Literal
 from unittest.mock import patch
 
-import torch
-
-from ftlab import registry
+from ftlab import registry, rng
 from ftlab.errors import suggest
 from ftlab.quiet import quiet
 from ftlab.strategies.base import TuningStrategy
@@ -53,11 +52,6 @@ class Suite:
     subject: Subject
     verdicts: dict[str, Verdict] = field(default_factory=dict)
 
-    @property
-    def declared(self) -> Mapping[str, str]:
-        """Check → why it cannot pass, as the traits and the author of the test say."""
-        return {**self.subject.strategy.traits.fails, **self.subject.fails}
-
     def verdict(self, name: str) -> Verdict:
         """The verdict of a check, and before it of those that it needs."""
         if name not in self.verdicts:
@@ -69,15 +63,17 @@ class Suite:
         return [self.verdict(name) for name in CHECKS]
 
     def _judged(self, name: str) -> Verdict:
-        for need in CHECKS[name].needs:
-            if self.verdict(need).state in ("failed", "declared", "not run"):
+        wanted = CHECKS[name]
+        for need in (*wanted.needs, *wanted.beside):
+            state = self.verdict(need).state
+            if state in ("failed", "not run") or (state == "declared" and need in wanted.needs):
                 return Verdict(check=name, state="not run", reason=f"it needs {need}")
         start = _cpu()
         state, reason = self._outcome(name)
         return Verdict(check=name, state=state, reason=reason, seconds=_cpu() - start)
 
     def _outcome(self, name: str) -> tuple[State, str]:
-        why = self.declared.get(name)
+        why = self.subject.declared.get(name)
         try:
             with apart(type(self.subject.strategy)):
                 CHECKS[name].run(self.subject)
@@ -93,13 +89,19 @@ class Suite:
 @contextmanager
 def apart(kind: type[TuningStrategy]) -> Iterator[None]:
     """A check leaves neither random state, nor warnings, nor names of plugins behind."""
-    given = dict(registry._given)
-    with patch.object(registry, "_given", given), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    given, before, logger = dict(registry._given), rng.states(), logging.getLogger("ftlab")
+    level = logger.level
+    with patch.object(registry, "_given", given), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quiet()
+        logger.setLevel(logging.ERROR)
         if f"{kind.__module__}.{kind.__qualname__}" not in {p.class_path for p in registry.plugins("strategies")}:
             registry.use(kind.__module__)
-        yield
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            rng.restore(before, 0)
 
 
 def misdeclared(declared: Mapping[str, str]) -> str:

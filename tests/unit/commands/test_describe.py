@@ -27,7 +27,7 @@ def test_a_strategy(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(fields, list)
     assert fields[0] == {"name": "r", "type": "int", "required": False, "default": 8, "description": "Rank of the added product."}
     assert record["paper"] == "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models"
-    assert record["traits"] == {"mergeable": True, "learning_rate": 2e-4}
+    assert record["traits"] == {"mergeable": True, "learning_rate": 2e-4, "starts_at_base": True}
     assert (record["package"], record["version"], record["class_path"]) == ("ftlab", "0.1.0", "ftlab.strategies.lora.LoRA")
 
 
@@ -44,7 +44,7 @@ def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert page.startswith("LoRA · strategy · ftlab 0.1.0\nAdd a trained product of two small matrices")
     assert "  bias: Literal['none', 'all', 'lora_only'] = none\n      Which biases" in page
     assert "  layers: list[int] | None = null\n" in page
-    assert "traits  mergeable: true, learning_rate: 0.0002\n" in page
+    assert "traits  mergeable: true, learning_rate: 0.0002, starts_at_base: true\n" in page
 
 
 @pytest.mark.parametrize("plugin", registry.plugins(), ids=lambda p: p.name)

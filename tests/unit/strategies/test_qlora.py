@@ -11,12 +11,13 @@ from typing import Any
 import bitsandbytes as bnb
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ftlab.backbone import Backbone
 from ftlab.callbacks.record import parameter_counts
 from ftlab.data.datamodule import FinetuneData
-from ftlab.data.sources.in_memory import Rows
+from ftlab.data.sources.in_memory import Rows, Value
 from ftlab.errors import ConfigError, EnvironmentFault
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import build_optimizer
@@ -27,7 +28,7 @@ from ftlab.strategies.lora import LoRA
 from ftlab.strategies.qlora import QLoRA
 from ftlab.tasks.base import Task
 from ftlab.tasks.causal_lm import CausalLM
-from ftlab.testing.models import DECODERS
+from ftlab.testing.models import DECODERS, tiny_model_folder
 from tests.unit.exports import CLASSES, difference, logits, trained
 from tests.unit.training import model_folder, texts, trainer
 
@@ -55,8 +56,6 @@ def test_the_maps_of_the_layers_and_they_alone_are_quantised(tmp_path: Path, fam
     assert {type(m) for m in found.values()} == {bnb.nn.Linear4bit if bits == 4 else bnb.nn.Linear8bitLt}
     others = [p for name, p in module.adapted.named_parameters() if not name.startswith(tuple(found))]
     assert {p.dtype for p in others} == {torch.float32}
-    if module.task is CLASSES:
-        assert difference(logits(plain.eval().adapted, IDS), logits(module.adapted, IDS)) < 2
 
 
 def frozen(module: FinetuneModule) -> dict[str, str]:
@@ -66,12 +65,20 @@ def frozen(module: FinetuneModule) -> dict[str, str]:
     return {n: f"{t.dtype} {hashlib.sha256(t.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()}" for n, t in state.items()}
 
 
+def with_biases(folder: Path) -> None:
+    """Biases that no shorter type holds; those of a fresh tiny model are zero."""
+    path = folder / "model.safetensors"
+    tensors = {name: torch.randn_like(t) if name.endswith(".bias") else t for name, t in load_file(path).items()}
+    save_file(tensors, path, {"format": "pt"})
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize(("family", "bits"), [("llama", 4), ("opt", 4), ("opt", 8), ("bert", 4), ("bert", 8)])
 def test_a_fit_leaves_every_bit_of_the_base(tmp_path: Path, family: str, bits: Any, precision: Any) -> None:
     backbone, task = of(tmp_path, family)
+    with_biases(Path(backbone.name))
     module = FinetuneModule(backbone, task, QLoRA(bits=bits, r=2))
-    rows = [{"text": text, "label": ["north", "south", "west"][i % 3]} for i, text in enumerate(texts(12))]
+    rows: list[dict[str, Value]] = [{"text": text, "label": ["north", "south", "west"][i % 3]} for i, text in enumerate(texts(12))]
     data = FinetuneData(Rows(items=rows), val_split=0.25, batch_size=4)
     run = trainer(tmp_path, max_steps=2, precision=precision)
     seen: dict[str, str] = {}
@@ -114,10 +121,10 @@ def test_each_rank_reads_to_its_own_device() -> None:
     ("fields", "said"),
     [
         ({"bits": 8, "dora": True}, "model.tuning.dora is true with bits 8"),
-        ({"outlier_threshold": -1.0}, "model.tuning.outlier_threshold is -1; it must be 0"),
         ({"r": 0}, "model.tuning.r is 0"),
         ({"alpha": 0.0}, "model.tuning.alpha is 0"),
         ({"dropout": 1.0}, "model.tuning.dropout is 1"),
+        ({"lora_plus_ratio": 0.5}, "model.tuning.lora_plus_ratio is 0.5"),
         ({"target_modules": []}, "model.tuning.target_modules is empty"),
     ],
 )
@@ -135,6 +142,21 @@ def test_a_fresh_head_among_the_layers(tmp_path: Path) -> None:
     model = module_of(tmp_path, "llama", QLoRA(layers=[1])).adapted
     with pytest.raises(ConfigError, match=r"fresh head 'model.layers.0' was quantised \('model.layers.0.self_attn.q_proj'\)"):
         QLoRA().apply(model, {"model.layers.0": model.get_submodule("model.layers.0")})
+
+
+@pytest.mark.parametrize(("name", "same"), [("layers.0.self_attn.q_proj", True), ("embed_tokens", False)])
+def test_the_base_is_known_by_what_no_device_rounds(tmp_path: Path, name: str, same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU packs some weights otherwise than a CPU, and a run of one must be exported on the other."""
+    expected = module_of(tmp_path, "llama", QLoRA())._base
+    load = Backbone.load_model
+
+    def changed(*arguments: Any) -> Any:
+        model, missing = load(*arguments)
+        model.get_parameter(f"model.{name}.weight").data.view(torch.uint8)[0] += 1
+        return model, missing
+
+    monkeypatch.setattr(Backbone, "load_model", changed)
+    assert (module_of(tmp_path, "llama", QLoRA())._base == expected) == same
 
 
 def test_a_checkpoint_holds_adapters_and_heads(tmp_path: Path) -> None:
@@ -189,8 +211,9 @@ def test_activation_checkpointing(tmp_path: Path, bits: Any) -> None:
     torch.testing.assert_close(gradients(again), expected, rtol=0, atol=0)
 
 
-def test_eight_bits_without_outliers_make_rows_independent(tmp_path: Path) -> None:
-    module = module_of(tmp_path, "llama", QLoRA(bits=8, outlier_threshold=0.0))
+def test_eight_bits_do_not_mix_rows(tmp_path: Path) -> None:
+    tiny_model_folder("llama", tmp_path / "llama", {"hidden_size": 512, "intermediate_size": 512, "num_hidden_layers": 1})
+    module = module_of(tmp_path, "llama", QLoRA(bits=8))  # with columns above 6, which LLM.int8 would take out of the whole batch
     torch.testing.assert_close(logits(module.adapted, IDS)[:1], logits(module.adapted, IDS[:1]))
 
 
@@ -203,6 +226,14 @@ def test_eight_bit_optimisers_run_here_and_paged_ones_are_refused(tmp_path: Path
     assert not [name for name, old in before.items() if torch.equal(module.adapted.get_parameter(name), old)]
     with pytest.raises(EnvironmentFault, match=r"model.optimizer is PagedAdamW8bit, whose paging needs a CUDA device; use AdamW8bit"):
         build_optimizer(lambda groups: bnb.optim.PagedAdamW8bit(groups, lr=0.1), module.tuning, module.adapted)
+
+
+def test_lora_plus(tmp_path: Path) -> None:
+    module = module_of(tmp_path, "llama", QLoRA(r=2, lora_plus_ratio=16))
+    optimizer = build_optimizer(lambda groups: bnb.optim.AdamW8bit(groups, lr=0.5), module.tuning, module.adapted)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {(name.split(".")[-3], rates[id(p)]) for name, p in module.adapted.named_parameters() if p.requires_grad}
+    assert found == {("lora_A", 0.5), ("lora_B", 8.0)}
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
