@@ -24,6 +24,7 @@ import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from ftlab.errors import CheckpointError, SecurityError, StorageError
+from ftlab.folders import delete as delete
 from ftlab.folders import file_hash, retried, sync_folder
 
 log = logging.getLogger(__name__)
@@ -263,18 +264,6 @@ def clean(folder: Path) -> None:
     for path in _strays(folder):
         if path.name not in known:
             delete(path)
-
-
-def delete(path: Path) -> None:
-    """Remove a file, if it is there.
-
-    Raises:
-        StorageError: The folder cannot be written.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be deleted ({error.strerror}); mend the folder, then continue with --resume.") from error
 
 
 def _strays(folder: Path) -> Iterator[Path]:

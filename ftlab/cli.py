@@ -25,6 +25,7 @@ from ftlab.callbacks.progress import on_terminal
 from ftlab.checkpoint import spec_of
 from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
+from ftlab.folders import sweep
 from ftlab.given import Given
 from ftlab.half import half_plugin
 from ftlab.hardware import check_hardware
@@ -200,7 +201,10 @@ class FinetuneCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         assert self.folder is not None
-        with locked(self.folder) if self.trainer.is_global_zero else nullcontext():
+        first = self.trainer.is_global_zero
+        with locked(self.folder) if first else nullcontext():
+            if first:
+                sweep(self.folder)
             try:
                 super()._run_subcommand(subcommand)
             except BaseException as error:
@@ -221,7 +225,8 @@ class FinetuneCLI(LightningCLI):
     def _continue_from(self, folder: Path) -> str | None:
         """The newest whole checkpoint of the run, and its metrics up to there."""
         path = checkpoint_io.newest(folder / "checkpoints")
-        checkpoint_io.clean(folder / "checkpoints")
+        if self.trainer.is_global_zero:
+            checkpoint_io.clean(folder / "checkpoints")
         if path is None:
             log.warning("%s has no checkpoint yet; the run starts over", folder)
             JsonLinesLogger(folder / "metrics.jsonl").rewind(0)

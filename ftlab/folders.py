@@ -112,6 +112,31 @@ def published(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def delete(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be deleted ({error.strerror}); mend the folder, then continue with --resume.") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a run's folder.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            delete(path)
+
+
 def write_record(folder: Path, facts: Mapping[str, object]) -> None:
     """Write down `facts` and the hashes of all files that `folder` holds."""
     files = {p.relative_to(folder).as_posix(): {"sha256": file_hash(p), "bytes": p.stat().st_size} for p in _files(folder)}

@@ -61,12 +61,17 @@ def tolerance(dtype: torch.dtype, rearranged: bool) -> float:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, sample: list[Mapping[str, Tensor]]) -> list[Tensor]:
-    """Logits (n, V) of every batch of `sample`, in float32, at the positions that are no padding; `model` is left in its mode."""
+    """Logits (n, V) of every batch of `sample`, in float32, at the positions that are no padding; `model` is left in its mode.
+
+    A model without a head gives its last hidden states (n, D).
+    """
     was = model.training
     model.eval()
     found = []
     for inputs in sample:
-        logits: Tensor = model(**inputs).logits.float()
+        outputs = model(**inputs)
+        kept = outputs.get("logits")
+        logits: Tensor = (outputs.last_hidden_state if kept is None else kept).float()
         mask = inputs.get("attention_mask")
         found.append(logits if logits.ndim < 3 else logits.flatten(0, 1) if mask is None else logits[mask.bool()])
     model.train(was)

@@ -89,7 +89,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with work.open("w", encoding="utf-8") as file:
             file.write(text)

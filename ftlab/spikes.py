@@ -16,19 +16,21 @@ _SPIKE = 10.0
 """A loss so many times the usual one is worth a warning."""
 _MEMORY = 0.1
 """Weight of a step in what is usual."""
+_SETTLED = 3
+"""Losses before which none is a spike: the largest of them is the first idea of what is usual."""
 
 
 class Spikes:
     """Compares each loss with those before it; between two reports nothing is computed and no device is asked for a number.
 
-    A usual loss below a tenth of the first one counts as that much, so that a run whose loss is nearly zero does not warn of every
+    A usual loss below a tenth of the first ones counts as that much, so that a run whose loss is nearly zero does not warn of every
     row that it still gets wrong.
     """
 
     def __init__(self) -> None:
         self._losses: list[tuple[int, Tensor]] = []
-        self._first: float | None = None
-        self._usual = 0.0
+        self._seen = 0
+        self._first = self._usual = 0.0
 
     def add(self, loss: Tensor, step: int) -> None:
         """Note the loss of a step.
@@ -62,8 +64,10 @@ class Spikes:
         """How many times the usual loss this one is; 0 where it is not finite, which is the guard's affair."""
         if not math.isfinite(size):
             return 0.0
-        if self._first is None:
-            self._first = self._usual = size
+        self._seen += 1
+        if self._seen <= _SETTLED:
+            self._first = self._usual = max(self._usual, size)
+            return 0.0
         ratio = size / max(self._usual, self._first / _SPIKE, sys.float_info.min)
         if ratio < _SPIKE:  # a spike does not change what is usual
             self._usual += _MEMORY * (size - self._usual)

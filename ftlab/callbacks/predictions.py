@@ -61,7 +61,7 @@ def _write_parquet(path: Path, records: list[dict[str, object]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         pq.write_table(pa.Table.from_pylist(records), work)
         os.replace(work, path)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.power_layer import __file__ as layer
 from tests.faults.processes import Forker, Hook
 from tests.faults.small_run import Place, Reference, differences, resumed
 
+LAYER = str(Path(__file__).with_name("power_layer.py"))  # not imported here: it replaces os.fsync
 STEP = "ftlab.module:FinetuneModule.training_step"
 CUTS = [
     Hook(STEP, call=14),
@@ -24,7 +24,7 @@ CUTS = [
 
 def cut(fork: Forker, folder: Path, hook: Hook, off: bool = False) -> Place:
     """A run that a power cut has ended: killed, and then without everything that was not on the disk."""
-    place = Place(folder / "run", ["--plugin", layer])
+    place = Place(folder / "run", ["--plugin", LAYER])
     (store := folder / "store").mkdir()
     env = {**place.env, "POWER_LAYER": str(store), **({"POWER_LAYER_OFF": "1"} if off else {})}
     code, said = fork.run(place.folder, place.first, env, [hook])

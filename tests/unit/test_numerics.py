@@ -105,10 +105,16 @@ def warned(losses: list[float], caplog: pytest.LogCaptureFixture, every: int = 1
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_loss_is_measured_by_those_before_it(caplog: pytest.LogCaptureFixture, ranks: int) -> None:
-    assert warned([5.0, 5.0, 500.0, 5.0], caplog, ranks=ranks) == ["the loss of step 3 is 100 times"]
-    assert warned([5.0, 49.0, 5.0], caplog, ranks=ranks) == []
-    assert warned([5.0, 500.0, 500.0], caplog, ranks=ranks) == ["the loss of step 2 is 100 times", "the loss of step 3 is 100 times"]
-    assert warned([5.0, 100.0, 500.0, 5.0], caplog, every=4, ranks=ranks) == ["the loss of step 3 is 100 times"]
+    usual = [5.0, 5.0, 5.0]
+    assert warned([*usual, 500.0, 5.0], caplog, ranks=ranks) == ["the loss of step 4 is 100 times"]
+    assert warned([*usual, 49.0, 5.0], caplog, ranks=ranks) == []
+    assert warned([*usual, 500.0, 500.0], caplog, ranks=ranks) == ["the loss of step 4 is 100 times", "the loss of step 5 is 100 times"]
+    assert warned([*usual, 100.0, 500.0, 5.0], caplog, every=6, ranks=ranks) == ["the loss of step 5 is 100 times"]
+
+
+def test_the_first_losses_say_what_is_usual(caplog: pytest.LogCaptureFixture) -> None:
+    assert warned([0.1, 5.0, 1.0, 49.0], caplog) == []
+    assert warned([0.1, 5.0, 1.0, 500.0], caplog) == ["the loss of step 4 is 100 times"]
 
 
 def test_a_row_that_a_finished_run_gets_wrong_is_no_spike(caplog: pytest.LogCaptureFixture) -> None:
@@ -118,5 +124,5 @@ def test_a_row_that_a_finished_run_gets_wrong_is_no_spike(caplog: pytest.LogCapt
 
 
 def test_a_loss_that_is_not_finite_is_neither_a_spike_nor_usual(caplog: pytest.LogCaptureFixture) -> None:
-    assert warned([math.nan, 5.0, math.inf, 5.0, 500.0], caplog) == ["the loss of step 5 is 100 times"]
+    assert warned([math.nan, 5.0, math.inf, 5.0, 5.0, 500.0], caplog) == ["the loss of step 6 is 100 times"]
     assert warned([0.0, 0.0, 0.0], caplog) == []
