@@ -32,7 +32,7 @@ def works(subject: Subject, family: str, task: Task | None = None) -> None:
 
 def merged_there(subject: Subject, family: str, task: Task | None = None) -> None:
     """Merged into another model, the outputs are the same."""
-    if subject.merges:
+    if subject.merges and not subject.quantised:
         module = subject.trained(family, task)
         inputs = batch(module).inputs
         expected = logits(module.adapted, inputs)
@@ -176,7 +176,7 @@ def quantised_base(subject: Subject) -> None:
 @contextmanager
 def in_four_bits(subject: Subject) -> Iterator[None]:
     """The strategy as if it asked for a base in 4 bits, unless it asks for a quantised one itself."""
-    if "quantization_config" in subject.load_options():
+    if subject.quantised:
         yield
         return
     from transformers import BitsAndBytesConfig

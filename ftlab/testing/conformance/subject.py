@@ -121,6 +121,11 @@ class Subject:
         model.config.pad_token_id = module.tokenizer.pad_token_id
         return model
 
+    @property
+    def quantised(self) -> bool:
+        """Whether the strategy asks for a quantised base."""
+        return "quantization_config" in self.load_options()
+
     def load_options(self) -> dict[str, object]:
         """What the strategy asks for when weights are read, on the CPU in float32."""
         return self.strategy.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
