@@ -131,10 +131,14 @@ def _reloaded(module: FinetuneModule, dtype: torch.dtype | None) -> Any:
 
 
 def _copy(module: FinetuneModule, other: nn.Module, dtype: torch.dtype | None) -> None:
-    """Give `other` what a module has learnt; floating-point numbers in `dtype`, None keeps theirs."""
+    """Give `other` what a module has learnt; floating-point numbers in `dtype`, None is float32 at least, so that a sum is rounded once."""
     owned = module.tuning.owned(module.adapted)
     found = {name: t for name, t in module.adapted.state_dict().items() if name in owned}
-    put(other, {name: t.to("cpu", dtype if t.is_floating_point() else None) for name, t in found.items()})
+    put(other, {name: t.to("cpu", _wide(t) if dtype is None else dtype) if t.is_floating_point() else t.cpu() for name, t in found.items()})
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _live(model: nn.Module, sample: Sample) -> list[Tensor]:

@@ -31,7 +31,7 @@ class Traits:
     """What a strategy declares about itself; `ftlab check` measures it.
 
     Args:
-        mergeable: `merge` gives a plain HF model.
+        mergeable: `merge` gives a plain HF model; None where that depends on the arguments.
         learning_rate: What AdamW starts from where the configuration names no optimiser.
         paper: Authors, year and title.
         starts_at_base: Before the first step the adapted model computes what the base does.
@@ -39,7 +39,7 @@ class Traits:
         example: Arguments to check the class with, where it has fields without a default; as YAML would hold them.
     """
 
-    mergeable: bool = False
+    mergeable: bool | None = False
     learning_rate: float = 1e-3
     paper: str = ""
     starts_at_base: bool = True

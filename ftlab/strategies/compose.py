@@ -41,7 +41,7 @@ class Compose(TuningStrategy):
         rates: Learning rate of each strategy as a multiple of the optimiser's; null is 1 for all.
     """
 
-    traits = Traits(learning_rate=5e-4, example={"strategies": [{"class_path": "LoRA"}, {"class_path": "NormTuning"}]})
+    traits = Traits(mergeable=None, learning_rate=5e-4, example={"strategies": [{"class_path": "LoRA"}, {"class_path": "NormTuning"}]})
 
     strategies: list[TuningStrategy]
     rates: list[float] | None = None

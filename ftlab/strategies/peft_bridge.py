@@ -143,13 +143,17 @@ def inject(model: nn.Module, heads: Mapping[str, nn.Module], config: Any) -> Non
         config: PEFT's configuration of the method.
 
     Raises:
-        ConfigError: PEFT refuses it on this model, or a fresh head would be adapted.
+        ConfigError: PEFT refuses it on this model, has other layers in it already, or would adapt a fresh head.
     """
-    from peft.functional import cast_adapter_dtype
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     method = config.peft_type.value
+    if getattr(model, "peft_config", None):
+        there = model.peft_config[ADAPTER].peft_type.value  # type: ignore[index, union-attr]
+        raise ConfigError(
+            f"model.tuning.strategies: {method} and {there} are both PEFT's, which has one configuration for a model; drop one."
+        )
     model.requires_grad_(False)
     try:
         tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {ADAPTER: config}, ADAPTER)
@@ -157,13 +161,29 @@ def inject(model: nn.Module, heads: Mapping[str, nn.Module], config: Any) -> Non
         what = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"model.tuning.options: PEFT refuses {method} on {type(model).__name__}: {what}") from error
     model.peft_config = tuner.peft_config
-    cast_adapter_dtype(model, ADAPTER)  # injection takes the base's dtype, in which an optimiser's small steps round to nothing
+    _in_float32(model)
     for name, head in heads.items():
         found = model.get_submodule(name)
         if found is not head or any(isinstance(m, BaseTunerLayer) for m in head.modules()):
             raise ConfigError(f"model.tuning.options.target_modules means the fresh head '{name}', which is trained whole; leave it out.")
         head.requires_grad_(True)
     attach(model, method, tuner)
+
+
+def _in_float32(model: nn.Module) -> None:
+    """Injection takes the base's type, in which an optimiser's small steps round to nothing.
+
+    PEFT's own cast makes new parameters: frozen ones come back trainable (AdaLoRA's ranks), hooks on them are lost (OSF's projection).
+    """
+    from peft.tuners._buffer_dict import BufferDict
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in (m for m in model.modules() if isinstance(m, BaseTunerLayer)):
+        for place in layer.modules():
+            held = place[ADAPTER] if isinstance(place, nn.ModuleDict | nn.ParameterDict | BufferDict) and ADAPTER in place else None
+            for tensor in held.parameters() if isinstance(held, nn.Module) else [] if held is None else [held]:
+                if tensor.dtype in (torch.bfloat16, torch.float16):
+                    tensor.data = tensor.data.float()
 
 
 def save_bridged(tuning: TuningStrategy, model: nn.Module, folder: Path, obstacle: str | None) -> None:

@@ -61,6 +61,9 @@ class AdaLora(Bridge):
                 f"model.tuning.options: AdaLoRA starts with rank init_r {self.config.init_r} and shrinks it to target_r "
                 f"{self.config.target_r}, which must be smaller; lower target_r."
             )
+        for name, parameter in self.tuner.model.named_parameters():
+            if "ranknum" in name.split("."):
+                parameter.requires_grad_(False)  # over a base of 16 bits PEFT makes it anew, and so trainable
         for number, (_, parameter) in enumerate(self._scored()):
             self.register_buffer(f"sensitivity_{number}", torch.zeros_like(parameter))
             self.register_buffer(f"uncertainty_{number}", torch.zeros_like(parameter))

@@ -65,8 +65,11 @@ class Attention:
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         return given | {self.cache: Behind(given.get(self.cache), prefix)}
 
-    def masked(self, given: Mapping[str, Any], length: int, past: int) -> Tensor | None:
-        """The attention mask (B, 1, T, P + past + T) in which every token sees the prefix; None hides nothing."""
+    def masked(self, given: Mapping[str, Any], length: int) -> Tensor | None:
+        """The attention mask (B, 1, T, P + past + T) in which every token sees the prefix; None hides nothing.
+
+        transformers leaves the mask out where all of a row is seen, or where nothing is in the cache and the kernel knows the rest.
+        """
         mask: Tensor | None = given.get("attention_mask")
         if mask is not None:
             return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
@@ -74,7 +77,7 @@ class Attention:
         tokens = hidden.shape[1]
         if not self.causal or tokens == 1:
             return None
-        return torch.ones(tokens, length + past + tokens, dtype=torch.bool, device=hidden.device).tril(length + past)[None, None]
+        return torch.ones(tokens, length + tokens, dtype=torch.bool, device=hidden.device).tril(length)[None, None]
 
 
 _CACHES = ("past_key_values", "layer_past")
@@ -98,7 +101,7 @@ class Prefix(nn.Module):
         start = torch.cat([torch.stack([k[0], v[0]]).permute(2, 0, 1, 3).flatten(1) for k, v in states], 1).float().cpu()
         if hidden is None:
             self.weight = nn.Parameter(start.clone())
-        else:  # the paper's equation 3
+        else:  # the paper's section 4.3
             heads, width = self.shapes[0]
             self.inputs = nn.Parameter(torch.randn(len(start), heads * width))
             self.network = nn.Sequential(nn.Linear(heads * width, hidden), nn.Tanh(), nn.Linear(hidden, start.shape[1]))
@@ -141,9 +144,7 @@ class Prefix(nn.Module):
     ) -> tuple[tuple[()], dict[str, Any]]:
         """Put the prefix before a layer's keys and values: a hook on its attention."""
         given = attention.given(args, kwargs, self.of(layer))
-        cache = given[attention.cache].cache
-        past = 0 if cache is None else int(cache.get_seq_length(module.layer_idx))
-        return (), given | {"attention_mask": attention.masked(given, self.entry.length, past)}
+        return (), given | {"attention_mask": attention.masked(given, self.entry.length)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Writes docs/reference/peft.md: runs every bridged method beside plain PEFT and says what came out.
 
-`python -m tests.reference.peft_table` from the root of the repository; two minutes on one core.
+`python -m tests.reference.peft_table` from the root of the repository; a minute on one core.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ LoftQ is computed by PEFT on a GPU only. Its exports, and those of Poly, are in 
 LoftQ has not changed, or ask for the number of a task. MonteCLoRA draws its noise in advance, which a resumed run draws anew. EVA keeps
 the same rank in every layer (`eva_config: {rho: 1.0}`), because a rank that depends on data would not fit its own checkpoint. What PiSSA,
 OLoRA, CorDA and LoRA-GA take out of the base weights in PEFT is subtracted from the layer's output here, so the base stays as it was.
+AdaLoRA and AdaMSS score whole tensors, so they do not run where FSDP cuts them. IA3 and `Peft` are not composed with a method of PEFT
+that comes before them, because PEFT has one configuration for a model.
 
 """
 
@@ -128,7 +130,9 @@ def row(case: Case) -> Row:
     run: Callable[[Case], tuple[float, bool, bool]] = measure_data if init in data.CASES else lambda c: measure(c, False)
     off, merges, opens = run(case)
     if case.encoder and init not in data.CASES:
-        off, merges_too, _ = (max(a, b) if isinstance(a, float) else b for a, b in zip((off, merges, opens), measure(case, True), strict=True))
+        off, merges_too, _ = (
+            max(a, b) if isinstance(a, float) else b for a, b in zip((off, merges, opens), measure(case, True), strict=True)
+        )
         merges = merges or bool(merges_too)
     return Row(float(off), case.encoder, bool(merges), opens, trained_of(case))
 
@@ -141,7 +145,9 @@ def main() -> None:
         rows = [row(case).text(str(case)) for case in (*CASES, *VARIANTS)]
     others = [f"- `{name}`: use `{instead}`.\n" for name, instead in _INSTEAD.items()]
     apart = [f"- `{name}`: it {reason}.\n" for name, reason in _APART.items()]
-    PAGE.write_text(HEAD + "".join(rows) + FOOT + "Not taken, because they inject no layers:\n\n" + "".join(others + apart), encoding="utf-8")
+    PAGE.write_text(
+        HEAD + "".join(rows) + FOOT + "Not taken, because they inject no layers:\n\n" + "".join(others + apart), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ftlab.errors import ConfigError
 from ftlab.parity import REARRANGED
+from ftlab.strategies.base import Placement
+from ftlab.strategies.qlora import QLoRA
 from ftlab.tasks.base import Task
 from ftlab.testing.conformance.applying import target_fields
 from ftlab.testing.conformance.check import BrokenError, NotApplicableError, alike, check, require
@@ -175,12 +177,10 @@ def quantised_base(subject: Subject) -> None:
 
 @contextmanager
 def in_four_bits(subject: Subject) -> Iterator[None]:
-    """The strategy as if it asked for a base in 4 bits, unless it asks for a quantised one itself."""
+    """The strategy as if it asked for the base that QLoRA loads, unless it asks for a quantised one itself."""
     if subject.quantised:
         yield
         return
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    with patch.object(type(subject.strategy), "load_options", lambda self, placement: {"quantization_config": config}):
+    options = QLoRA().load_options(Placement(device=torch.device("cpu"), precision="32-true"))
+    with patch.object(type(subject.strategy), "load_options", lambda self, placement: options):
         yield

@@ -36,7 +36,13 @@ ROLES: dict[str, Role] = {
     "ddp": runs.two_ranks,
     "fsdp2": runs.sharded,
 }
-_LATE = ("bitsandbytes", "peft", "torch._dynamo", *(f"transformers.models.{f}.modeling_{f}" for f in ("bert", "gpt2", "llama")))
+_LATE = (
+    "ftlab.cli",
+    "bitsandbytes",
+    "peft",
+    "torch._dynamo",
+    *(f"transformers.models.{f}.modeling_{f}" for f in ("bert", "gpt2", "llama")),
+)
 """What is imported on first use, and would be by every fork."""
 _PATIENCE = 300.0
 """Seconds after which a process is taken to hang."""

@@ -54,9 +54,9 @@ def fit(subject: Subject, folder: Path, *callbacks: Callback, resume: bool = Fal
     """A run of a few steps on rows of a dozen bytes."""
     seed_everything(0, verbose=False)
     module = subject.unbuilt(optimizer=adam)
-    texts = [f"{text} {i}" for i, text in enumerate((*TEXTS, *EVEN) * 2)]
+    texts = [f"{text} {i}" for i, text in enumerate((*TEXTS, *EVEN) * 4)]
     rows: list[dict[str, Value]] = [{"text": text, "label": ("north", "south", "west")[i % 3]} for i, text in enumerate(texts)]
-    data = FinetuneData(Rows(items={"train": rows}), val_split=None, batch_size=2, max_length=16)
+    data = FinetuneData(Rows(items={"train": rows}), val_split=None, batch_size=2, max_length=32)
     half = half_plugin(settings.get("precision"))
     if half is not None:
         settings["precision"] = None
@@ -74,14 +74,14 @@ def fit(subject: Subject, folder: Path, *callbacks: Callback, resume: bool = Fal
 def precision(subject: Subject, material: dict[str, Any], folder: Path) -> None:
     """Everything trainable moves, and has the type that the precision promises."""
     kind, before = material["precision"], _Before()
-    model = fit(subject, folder, before, precision=kind).adapted
+    module = fit(subject, folder, before, precision=kind)
+    model = module.adapted
     names, types = trainable(model), {name: p.dtype for name, p in model.named_parameters()}
     allowed = {torch.float32, torch.bfloat16} if kind == "bf16-true" else {torch.float32}
     wrong = {name for name in names if types[name] not in allowed}
     require(not wrong, f"under {kind} {few(wrong)} is trained in {types[min(wrong)] if wrong else ''}")
     still = names - moved(before.tensors, model)
     require(not still, f"under {kind} {few(still)} does not move")
-    module = subject.module()
     with torch.no_grad():
         found = model(**batch(module).inputs).logits
     expected = torch.bfloat16 if kind == "bf16-true" else torch.float32

@@ -91,7 +91,7 @@ def merges(subject: Subject) -> None:
     module = subject.trained()
     inputs = batch(module).inputs
     expected = logits(module.adapted, inputs)
-    if not subject.strategy.traits.mergeable:
+    if not subject.can_merge:
         _refuses_to_merge(module)
         return
     if not subject.quantised:  # merging into packed weights rounds; `export` allows for that, and merges into the base as it is stored

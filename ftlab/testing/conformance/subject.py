@@ -19,7 +19,7 @@ from ftlab.batch import Batch
 from ftlab.errors import ConfigError
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import OptimizerCallable, build_optimizer
-from ftlab.strategies.base import Placement, TuningStrategy
+from ftlab.strategies.base import NotMergeableError, Placement, TuningStrategy
 from ftlab.tasks.base import Task
 from ftlab.tasks.causal_lm import CausalLM
 from ftlab.tasks.sequence_classification import SequenceClassification
@@ -65,7 +65,18 @@ class Subject:
     @property
     def merges(self) -> bool:
         """Whether a merged model must be the same one."""
-        return self.strategy.traits.mergeable and "merges" not in self.declared
+        return self.can_merge and "merges" not in self.declared
+
+    @cached_property
+    def can_merge(self) -> bool:
+        """What the traits say of merging, or `merge` itself where they leave it open."""
+        if self.strategy.traits.mergeable is not None:
+            return self.strategy.traits.mergeable
+        try:
+            self.strategy.merge(self.module().adapted)
+        except NotMergeableError:
+            return False
+        return True
 
     def folder(self, family: str, settings: Mapping[str, object] | None = None) -> Path:
         """A tiny model, written once."""

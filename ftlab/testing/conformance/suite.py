@@ -95,9 +95,9 @@ def apart(kind: type[TuningStrategy]) -> Iterator[None]:
         warnings.simplefilter("ignore")
         quiet()
         logger.setLevel(logging.ERROR)
-        if f"{kind.__module__}.{kind.__qualname__}" not in {p.class_path for p in registry.plugins("strategies")}:
-            registry.use(kind.__module__)
         try:
+            if f"{kind.__module__}.{kind.__qualname__}" not in {p.class_path for p in registry.plugins("strategies")}:
+                registry.use(kind.__module__)
             yield
         finally:
             logger.setLevel(level)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from ftlab.backbone import Backbone
 from ftlab.errors import ConfigError
@@ -22,18 +21,14 @@ from ftlab.opening import open_folder
 from ftlab.strategies.base import NotMergeableError
 from ftlab.strategies.bottleneck import Bottleneck, BottleneckAdapter
 from ftlab.strategies.full import Full
-from ftlab.strategies.sublayers import halves
 from ftlab.strategies.targets import layer_list
 from ftlab.tasks.base import Task
-from ftlab.testing.models import DECODERS, FAMILIES, tiny_config
+from ftlab.testing.models import DECODERS, FAMILIES
 from tests.unit.backbones import CASES, CLASSES, LANGUAGE, NAMES, TEXTS, Models, batch_of, configured, gradients, row_results, widened
+from tests.unit.strategies.small import small
 
 Kind = Literal["houlsby", "pfeiffer", "parallel"]
 KINDS: list[Kind] = ["houlsby", "pfeiffer", "parallel"]
-SMALL: dict[str, Any] = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64,
-    "vocab_size": 300,
-}  # fmt: skip
 IDS = torch.tensor([[5, 9, 40, 7, 3, 11]])
 
 
@@ -63,13 +58,6 @@ def stirred(module: FinetuneModule) -> FinetuneModule:
 
 def adapters(model: nn.Module) -> dict[str, Bottleneck]:
     return {name: m for name, m in model.named_modules() if isinstance(m, Bottleneck)}
-
-
-def small(family: str, **settings: Any) -> nn.Module:
-    torch.manual_seed(0)
-    auto = AutoModelForMaskedLM if family == "albert" else AutoModelForCausalLM
-    model: nn.Module = auto.from_config(AutoConfig.for_model(family, **{**SMALL, **settings}))  # type: ignore[no-untyped-call]
-    return model.eval()
 
 
 @torch.no_grad()
@@ -133,49 +121,6 @@ def test_models_that_do_not_fit(family: str, fields: dict[str, Any], part: str) 
     assert part in str(error.value)
     if before is not None:
         assert torch.equal(logits(model), before)
-
-
-PLACES = {
-    "gemma": ("self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"),
-    "gpt2": ("attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
-    "gpt_neox": ("attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    "llama": ("self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"),
-    "mistral": ("self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"),
-    "opt": ("self_attn.out_proj", "fc1", "fc2"),
-    "qwen2": ("self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"),
-    "qwen3": ("self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"),
-    "bert": ("attention.output.dense", "intermediate.dense", "output.dense"),
-    "deberta-v2": ("attention.output.dense", "intermediate.dense", "output.dense"),
-    "distilbert": ("attention.out_lin", "ffn.lin1", "ffn.lin2"),
-    "electra": ("attention.output.dense", "intermediate.dense", "output.dense"),
-    "modernbert": ("attn.Wo", "mlp.Wi", "mlp.Wo"),
-    "roberta": ("attention.output.dense", "intermediate.dense", "output.dense"),
-    "albert": ("albert_layers.0.attention.dense", "albert_layers.0.ffn", "albert_layers.0.ffn_output"),
-    "bloom": ("self_attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-    "falcon": ("self_attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),  # both halves read one tensor
-    "gptj": ("attn.out_proj", "mlp.fc_in", "mlp.fc_out"),
-    "phi": ("self_attn.dense", "mlp.fc1", "mlp.fc2"),
-}
-
-
-@pytest.mark.parametrize("family", [*FAMILIES, "albert", "bloom", "falcon", "gptj", "phi"])
-def test_where_the_halves_are(family: str) -> None:
-    special = {"albert": {"embedding_size": 16}, "bloom": {"n_head": 4}, "gptj": {"rotary_dim": 4, "n_head": 4, "bos_token_id": 1}}
-    if family in FAMILIES:
-        auto = AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM
-        model: nn.Module = auto.from_config(tiny_config(family))  # type: ignore[no-untyped-call]
-    else:
-        model = small(family, **{"eos_token_id": 2, **special.get(family, {})})
-    found = halves(model, None)
-    attention, first, last = PLACES[family]
-    names = {module: name for name, module in model.named_modules()}
-    assert len(found) == (1 if family == "albert" else 2)
-    for number, (one, other) in enumerate(found):
-        layer = one.name.removesuffix(f".{attention}")
-        assert layer.endswith(f".{number}")
-        assert (names[one.first], names[one.last]) == (one.name, one.name)
-        assert (names[other.first], names[other.last], other.name) == (f"{layer}.{first}", f"{layer}.{last}", f"{layer}.{last}")
-    assert not any(m._forward_hooks for m in model.modules())
 
 
 @pytest.mark.parametrize(("family", "task"), CASES, ids=NAMES)

@@ -22,7 +22,6 @@ from ftlab.opening import open_folder
 from ftlab.strategies.base import NotMergeableError
 from ftlab.strategies.full import Full
 from ftlab.strategies.loreft import Edit, LoReFT
-from ftlab.strategies.positions import Positions
 from ftlab.strategies.targets import layer_list
 from ftlab.tasks.base import Task
 from ftlab.testing.models import DECODERS, FAMILIES
@@ -93,43 +92,7 @@ def test_models_that_do_not_fit(models: Models, task: Task, fields: dict[str, An
     assert part in str(error.value)
 
 
-def chosen(spans: list[tuple[int, int]], **given: object) -> list[list[list[int]]]:
-    """For each span and row, the places of the tokens that it means."""
-    return [[row.nonzero().flatten().tolist() for row in where] for where in Positions(spans)._chosen(given)]
-
-
 IDS = torch.ones(2, 5, dtype=torch.long)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"input_ids": IDS}, [[0, 1, 4], [0, 1, 4]]),
-        ({"inputs_embeds": torch.ones(2, 5, 3)}, [[0, 1, 4], [0, 1, 4]]),
-        ({"input_ids": IDS, "attention_mask": torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]])}, [[0, 1, 3], [0, 1]]),
-        ({"input_ids": IDS, "attention_mask": torch.tensor([[0, 1, 1, 1, 1], [0, 0, 0, 0, 1]])}, [[1, 2, 4], [4]]),
-        ({"input_ids": IDS, "position_ids": torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]])}, [[0, 1, 4], [0, 1, 2, 3, 4]]),
-        (
-            {"input_ids": IDS, "position_ids": torch.tensor([[0, 1, 2, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 0]] * 2)},
-            [[0, 1, 3], [0, 1, 3]],
-        ),
-        ({"input_ids": IDS[:, :1], "attention_mask": torch.tensor([[1, 1, 1], [0, 0, 1]])}, [[0], [0]]),
-        ({"input_ids": IDS[:, :2], "attention_mask": torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])}, [[1], [0, 1]]),
-    ],
-    ids=["whole", "embedded", "right", "left", "packed", "packed and padded", "one more token", "two more tokens"],
-)
-def test_first_two_and_last(given: dict[str, object], expected: list[list[int]]) -> None:
-    assert chosen([(2, 1)], **given) == [expected]
-
-
-def test_spans_do_not_overlap() -> None:
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
-    assert chosen([(2, 0), (0, 2)], input_ids=IDS, attention_mask=mask) == [[[0, 1], [0, 1]], [[3, 4], []]]
-
-
-def test_masks_of_pairs_are_refused() -> None:
-    with pytest.raises(ConfigError, match="attention_mask is not one number a token"):
-        chosen([(1, 1)], input_ids=IDS, attention_mask=torch.ones(2, 1, 5, 5))
 
 
 @pytest.mark.parametrize(("family", "task"), CASES, ids=NAMES)

@@ -16,11 +16,13 @@ from ftlab.errors import ConfigError, EnvironmentFault
 from ftlab.export import put
 from ftlab.native import TENSORS
 from ftlab.spec import built_from, spec_of
-from ftlab.strategies.base import NotMergeableError
+from ftlab.strategies.base import NotMergeableError, TuningStrategy
+from ftlab.strategies.ia3 import IA3
+from ftlab.strategies.lora import LoRA
 from ftlab.strategies.peft_bridge import NATIVE, Peft
 from ftlab.strategies.peft_loop import bridge_of
 from ftlab.strategies.peft_options import _APART, _INSTEAD
-from tests.reference.peft_cases import CASES
+from tests.reference.peft_cases import CASES, VARIANTS, Case
 from tests.unit.strategies.test_bitfit import classifier, model_of
 from tests.unit.strategies.test_lora import llama
 
@@ -40,6 +42,12 @@ def test_every_method_of_peft_is_bridged_or_has_its_reason() -> None:
     bridged = {case.method for case in CASES}
     assert bridged | _INSTEAD.keys() | _APART.keys() == {kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING}
     assert bridged == set(KNOWN_TYPES) | NATIVE.keys()
+
+
+def test_the_table_in_the_docs_has_every_method() -> None:
+    table = (Path(__file__).parents[3] / "docs" / "reference" / "peft.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")} - {"method"}
+    assert rows == {str(case) for case in (*CASES, *VARIANTS)}
 
 
 @pytest.mark.parametrize(
@@ -219,3 +227,24 @@ def test_ranks_are_exported_by_another_process(tmp_path: Path) -> None:
     configs = [json.loads((tmp_path / str(i) / "adapter_config.json").read_text()) for i in range(2)]
     assert configs[0]["rank_pattern"]
     assert configs[0]["rank_pattern"] == configs[1]["rank_pattern"]
+
+
+@pytest.mark.parametrize("first", [LoRA(target_modules=["k_proj"]), IA3()], ids=["LoRA", "IA3"])
+def test_two_methods_of_peft_cannot_share_a_model(first: TuningStrategy) -> None:
+    model = first.apply(llama(), {})
+    with pytest.raises(ConfigError, match="LOHA and (LORA|IA3) are both PEFT's, which has one configuration for a model; drop one"):
+        Peft(method="LOHA", options=QUERIES).apply(model, {})
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.method in ("ADALORA", "OSF", "VBLORA", "ADAMSS", "LOHA")], ids=str)
+def test_over_a_bfloat16_base_the_same_tensors_are_trained_in_float32(case: Case) -> None:
+    strategy = Peft(method=case.method, options=case.on(False))
+    plain, half = (strategy.apply(llama().to(kind), {}) for kind in (torch.float32, torch.bfloat16))
+    trained = [{name: p for name, p in model.named_parameters() if p.requires_grad} for model in (plain, half)]
+    assert trained[0].keys() == trained[1].keys()
+    assert {p.dtype for p in trained[1].values()} == {torch.float32}
+    hooks = [sum(bool(p._backward_hooks) for p in found.values()) for found in trained]
+    assert hooks[0] == hooks[1]
+    assert (hooks[0] > 0) == (case.method == "OSF")
+    half(input_ids=IDS, labels=IDS).loss.backward()
+    assert all(p.grad is not None for p in trained[1].values())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, DynamicCache, StaticCache
 
 from ftlab.backbone import Backbone
 from ftlab.data.datamodule import FinetuneData
@@ -210,6 +210,13 @@ def test_a_prefix_starts_with_the_spread_of_keys_and_values(bases: Bases) -> Non
         assert 0.8 < float(mine.std() / like.std()) < 1.2
 
 
+def test_a_random_prefix_is_that_of_no_token(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftlab.strategies.prefix_tuning.start_ids", lambda *_: torch.full((4,), 7))
+    words, random = (vectors(PrefixTuning(length=4, init=init), bases("llama"))[:, 16:32] for init in ("vocabulary", "random"))
+    assert len(words.unique(dim=0)) == 1  # the values of one token in the first layer
+    assert len(random.unique(dim=0)) == 4
+
+
 def test_the_module_binds_the_tokenizer(bases: Bases) -> None:
     module = FinetuneModule(Backbone(name=str(bases.folder("llama"))), LANGUAGE, PromptTuning(length=2, init_text="ab"))
     module.configure_model()
@@ -275,6 +282,23 @@ def test_a_cache_of_fixed_size_is_refused(bases: Bases, tuning: TuningStrategy) 
         model.generate(**batch("left"), max_new_tokens=2, cache_implementation="static", disable_compile=True)  # type: ignore[operator]
 
 
+def test_a_cache_of_fixed_size_is_refused_without_a_mask_too(bases: Bases) -> None:
+    model = KINDS["prompt"].apply(bases("llama"), {})
+    with pytest.raises(ConfigError, match="virtual tokens do not fit into a cache of fixed size"):
+        model(input_ids=torch.tensor([ROWS[0]]), past_key_values=StaticCache(config=model.config, max_cache_len=16))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_peft_gets_only_what_it_computes_alike(bases: Bases, tmp_path: Path, kind: str) -> None:
+    """Neither a trained classifier that is frozen, nor an encoder under a head for decoders."""
+    classifier = bases("llama", "SequenceClassification")
+    encoder = AutoModelForCausalLM.from_pretrained(bases.folder("bert"))
+    for number, base in enumerate((classifier, encoder, bases("llama"))):
+        folder = tmp_path / str(number)
+        KINDS[kind].save(KINDS[kind].apply(base, {}), folder)
+        assert (folder / "adapter_config.json").exists() == (number == 2)
+
+
 @ALL
 def test_a_copy_is_a_model_of_its_own(bases: Bases, tuning: TuningStrategy) -> None:
     model = tuning.apply(bases("llama"), {})
@@ -324,6 +348,7 @@ def test_dropout_is_not_exported(bases: Bases, tmp_path: Path) -> None:
         tuning.save(model, tmp_path / folder)
     one, two = (load_file(tmp_path / f / "adapter_model.safetensors")["prompt_embeddings"] for f in ("one", "two"))
     assert torch.equal(one, two)
+    assert not torch.equal(alone(model, ROWS[0]), alone(model, ROWS[0]))  # drops while training
     assert model.get_submodule("model.soft_prompt").training
 
 

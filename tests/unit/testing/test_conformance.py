@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +13,17 @@ import pytest
 import torch
 
 from ftlab import registry
+from ftlab.errors import EnvironmentFault
 from ftlab.strategies.base import Traits, TuningStrategy
 from ftlab.strategies.full import Full
 from ftlab.strategies.lora import LoRA
 from ftlab.testing import StrategyConformance
-from ftlab.testing.conformance import CHECKS
+from ftlab.testing.conformance import CHECKS, server
 from ftlab.testing.conformance.check import distance
 from ftlab.testing.conformance.subject import Subject
 from ftlab.testing.conformance.suite import Suite
 from tests.planted.broken import ForgetsTheHead, MovesTheBase
-from tests.planted.sound import Sound
+from tests.planted.sound import Merging, Sound
 
 
 class TestLoRA(StrategyConformance):
@@ -42,6 +47,20 @@ class Declaring(Sound):
     """Says that it cannot be documented, and is."""
 
     traits = Traits(fails={"documented": "nobody reads it"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenMerging(Merging):
+    """Leaves open whether it can be merged, and can."""
+
+    traits = Traits(mergeable=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSound(Sound):
+    """Leaves open whether it can be merged, and cannot."""
+
+    traits = Traits(mergeable=None)
 
 
 @pytest.fixture
@@ -72,6 +91,11 @@ def test_an_unknown_declaration_is_refused_with_the_nearest_name(suite) -> None:
     assert "did you mean padding" in verdict.reason
 
 
+def test_where_merging_depends_on_the_arguments_merge_itself_says_so(suite) -> None:  # type: ignore[no-untyped-def]
+    assert suite(OpenMerging()).subject.can_merge
+    assert not suite(OpenSound()).subject.can_merge
+
+
 def test_a_check_leaves_nothing_behind(suite) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -100,6 +124,19 @@ def test_numbers_that_are_not_finite_are_never_alike() -> None:
     assert distance(torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("nan")])) == float("inf")
     assert distance(torch.ones(2), torch.ones(3)) == float("inf")
     assert distance(torch.tensor([2.0, 4.0]), torch.tensor([2.0, 3.0])) == 0.25
+
+
+def test_a_process_that_ends_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryFile() as errors:
+        words = [sys.executable, "-c", "raise SystemExit('no room left')"]
+        dead = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+        dead.wait()
+        monkeypatch.setattr(server, "_process", lambda: (dead, errors))
+        with pytest.raises(EnvironmentFault, match=r"the process that runs checks ended \(no room left\)"):
+            server.call("yaml", Subject(strategy=Sound(), root=tmp_path))
+        for pipe in (dead.stdin, dead.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
 
 
 def test_under_pytest_a_failure_has_its_reason_and_the_bug_that_it_stands_for(tmp_path: Path) -> None:
