@@ -90,3 +90,7 @@ def together(model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
 
 def close(some: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(some, other, rtol=0, atol=1e-5 * float(other.detach().abs().max()))
+
+
+def trainables(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
