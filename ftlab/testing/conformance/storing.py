@@ -63,11 +63,11 @@ def exports(subject: Subject) -> None:
     """
     module = subject.trained()
     with tempfile.TemporaryDirectory(dir=subject.root) as work:
-        inputs = _exported(module, Path(work) / "out")
+        inputs = exported(module, Path(work) / "out")
         server.call("reopen", subject, {"inputs": inputs, "logits": logits(module.adapted, inputs), "folder": str(Path(work) / "out")})
 
 
-def _exported(module: FinetuneModule, folder: Path, *, merge: bool = False, texts: tuple[str, ...] = TEXTS) -> dict[str, Any]:
+def exported(module: FinetuneModule, folder: Path, *, merge: bool = False, texts: tuple[str, ...] = TEXTS) -> dict[str, Any]:
     """Write a module, which opens what it wrote and compares; the inputs."""
     inputs = batch(module, texts).inputs
     export(module, folder, Facts(), [inputs], merge=merge)
@@ -77,9 +77,9 @@ def _exported(module: FinetuneModule, folder: Path, *, merge: bool = False, text
 def _survives(subject: Subject, module: FinetuneModule, texts: tuple[str, ...] = TEXTS) -> None:
     """A trained module, exported and merged where that is promised, is the same model again."""
     with tempfile.TemporaryDirectory(dir=subject.root) as work:
-        _exported(module, Path(work) / "adapter", texts=texts)
+        exported(module, Path(work) / "adapter", texts=texts)
         if subject.merges:
-            _exported(module, Path(work) / "merged", merge=True, texts=texts)
+            exported(module, Path(work) / "merged", merge=True, texts=texts)
 
 
 @check("exports")
