@@ -13,8 +13,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ftlab.adapters import ADAPTER
 from ftlab.errors import ConfigError
-from ftlab.merging import put
 from ftlab.heads import fresh_modules
+from ftlab.merging import put
 from ftlab.strategies.base import Placement
 from ftlab.strategies.lora import LoRA
 from ftlab.strategies.targets import linear_names

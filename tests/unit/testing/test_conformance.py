@@ -26,6 +26,7 @@ from tests.planted.broken import ForgetsTheHead, MovesTheBase
 from tests.planted.sound import Merging, Sound
 
 
+@pytest.mark.slow
 class TestLoRA(StrategyConformance):
     strategy = LoRA(r=4)
 
