@@ -37,7 +37,7 @@ SENTENCES = [
     ("--trainer.callbacks+=EarlyStoppin", "trainer.callbacks is 'EarlyStoppin', which is not a class of lightning.pytorch.callbacks; "
      "did you mean EarlyStopping?"),
     ("--trainer.logger Wandblogger", "trainer.logger is 'Wandblogger', which is not a class of lightning.pytorch.loggers; did you mean "
-     "WandbLogger or Logger or MLFlowLogger?"),
+     "WandbLogger?"),
     ("--model.tuning.r", "--model.tuning.r needs a value; write --model.tuning.r VALUE."),
     ("more", "'more' stands where an option was expected; write --key value, and quote a value that has spaces."),
     ("--plugin", "--plugin needs a value; write --plugin VALUE."),
