@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ftlab.backbone import Backbone as Backbone
+    from ftlab.bank import AdapterBank as AdapterBank
     from ftlab.batch import Batch as Batch
     from ftlab.data.datamodule import FinetuneData as FinetuneData
     from ftlab.data.sources.base import DataSource as DataSource
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdapterBank": "ftlab.bank",
     "Backbone": "ftlab.backbone",
     "Batch": "ftlab.batch",
     "DataSource": "ftlab.data.sources.base",

@@ -19,10 +19,14 @@ from ftlab.errors import CheckpointError, SecurityError, nearest
 from ftlab.folders import read_record
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from peft import PeftConfig
 
-KNOWN_TYPES = ("LORA",)
-"""Values of `peft_type` that ftlab opens."""
+KNOWN_TYPES = (
+    "ADALORA", "ADAMSS", "ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "FROD", "GLORA", "GRALORA", "HIRA",
+    "HRA", "IA3", "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD",
+    "SHIRA", "SUPERTUNING", "TINYLORA", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "VERA", "WAVEFT",
+)  # fmt: skip
+"""Values of `peft_type` that ftlab opens: methods that inject layers and need nothing from other folders."""
 
 _IGNORED = ("base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode")
 """Entries that name other models, other people's classes or who wrote the file: the caller says what the base is."""
@@ -50,19 +54,19 @@ def open_adapter(model: nn.Module, folder: Path) -> nn.Module:
     return opened.eval()
 
 
-def check_adapter(model: nn.Module, folder: Path) -> LoraConfig:
+def check_adapter(model: nn.Module, folder: Path) -> PeftConfig:
     """The configuration of an adapter that fits `model` and whose tensors are whole; see `open_adapter`."""
     config = read_config(folder)
     _refuse_pickle(folder)
     read_record(folder)
     found = _shapes(folder / WEIGHTS)
-    expected = {name: tuple(t.shape) for name, t in expected_tensors(type(model), model.config, config).items()}
+    expected = {name: tuple(t.shape) for name, t in expected_tensors(model, config).items()}
     _compare(found, expected, {_PREFIX + name for name in model.state_dict()}, config)
     _check_finite(folder / WEIGHTS)
     return config
 
 
-def read_config(folder: Path) -> LoraConfig:
+def read_config(folder: Path) -> PeftConfig:
     """The adapter's configuration, without what names code or other models.
 
     Raises:
@@ -72,8 +76,9 @@ def read_config(folder: Path) -> LoraConfig:
     entries = _entries(folder / CONFIG)
     kind = entries.pop("peft_type", None)
     if kind not in KNOWN_TYPES:
-        raise CheckpointError(f"{folder / CONFIG} has peft_type {kind!r:.60}; the types that ftlab opens are {', '.join(KNOWN_TYPES)}.")
-    return _lora_config(entries, folder / CONFIG)
+        others = "the types that ftlab opens are LORA and PEFT's other methods that inject layers"
+        raise CheckpointError(f"{folder / CONFIG} has peft_type {kind!r:.60}; {others}, so train it anew with one of them.")
+    return _config(str(kind), entries, folder / CONFIG)
 
 
 def _entries(path: Path) -> dict[str, Any]:
@@ -88,19 +93,21 @@ def _entries(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _lora_config(entries: dict[str, Any], path: Path) -> LoraConfig:
-    from peft import LoraConfig
+def _config(method: str, entries: dict[str, Any], path: Path) -> PeftConfig:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils import PeftType
 
     if entries.get("megatron_config") is not None or entries.get("megatron_core", "megatron.core") != "megatron.core":
         raise SecurityError(f"{path} names a package to import (megatron_core), which ftlab never does for an adapter; remove the entry.")
     plain = {name: value for name, value in entries.items() if name not in _IGNORED}
-    fields = {f.name for f in dataclasses.fields(LoraConfig)}
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType[method]]
+    fields = {f.name for f in dataclasses.fields(kind)}
     for name, value in plain.items():
         if name not in fields and value:
             close = " or ".join(nearest(name, fields)) or "none like it"
             raise CheckpointError(f"{path} sets {name}, which this PEFT does not know, only {close}; install the PEFT that wrote it.")
     try:
-        config = LoraConfig(**{name: value for name, value in plain.items() if name in fields})
+        config: PeftConfig = kind(**{name: value for name, value in plain.items() if name in fields})
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is refused by PEFT: {str(error).splitlines()[0]}") from error
     config.inference_mode = True
@@ -135,7 +142,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], base: set[str], config: LoraConfig) -> None:
+def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], base: set[str], config: PeftConfig) -> None:
     extra = sorted(found.keys() - expected.keys())
     for name in extra:
         if name.replace(".base_layer.", ".") in base or name in base:
@@ -154,7 +161,7 @@ def _listed(names: list[str], most: int = 3) -> str:
     return ", ".join(f"'{n}'" for n in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _refuse_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...], config: LoraConfig) -> None:
+def _refuse_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...], config: PeftConfig) -> None:
     axis = {"lora_A": 0, "lora_B": 1}.get(name.split(".")[-2])
     if axis is not None and len(found) == 2 and found[1 - axis] == wanted[1 - axis]:
         ranks = f"rank is {wanted[axis]} in {CONFIG} and {found[axis]} in {WEIGHTS}"

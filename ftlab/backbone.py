@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ftlab import hub
+from ftlab.context import context_of
 from ftlab.errors import ConfigError
 from ftlab.hub import explained
 from ftlab.vetting import refuse_code, require_weights
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ASSETS = Path(__file__).parent / "assets"
-
-_POSITIONS_AFTER_PADDING = frozenset({
-    "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta", "roberta-prelayernorm",
-    "xlm-roberta", "xlm-roberta-xl", "xmod",
-})  # fmt: skip
-"""Model types that count positions from `pad_token_id + 1`, so that their table is longer than their context."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +107,7 @@ class Backbone:
 
     def context(self, config: PretrainedConfig) -> int | None:
         """The longest sequence the model has positions for, in tokens; None where it has no limit."""
-        text = config.get_text_config()
-        limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-        if limit is None or limit < 0:
-            return None
-        if text.model_type in _POSITIONS_AFTER_PADDING:
-            limit -= (text.pad_token_id or 0) + 1
-        return int(limit)
+        return context_of(config)
 
     def load_model(
         self, auto_class: str, overrides: Mapping[str, object], options: Mapping[str, object]
@@ -148,6 +137,11 @@ class Backbone:
             raise ConfigError(
                 f"model.backbone.name {self.name} is a {config.model_type} model, which {auto_class} does not offer; choose another task."
             )
+        if self.fresh and options:
+            raise ConfigError(
+                "model.backbone.fresh is true, so no stored weights are read, "
+                f"but model.tuning says how to read them ({', '.join(options)}); set it to false, or choose another strategy."
+            )
         if self.fresh:
             with explained(self.name, "fresh weights"):
                 model = auto.from_config(config, dtype=config.dtype if dtype == "auto" else dtype, trust_remote_code=False, **extra)
@@ -168,12 +162,15 @@ class Backbone:
         return self._finish(model), set(report["missing_keys"]) | mismatched
 
     def _finish(self, model: PreTrainedModel) -> PreTrainedModel:
+        from ftlab.quantised import keep_bits
+
         if self.activation_checkpointing:
             if not model.supports_gradient_checkpointing:
                 raise ConfigError(
                     f"model.backbone.activation_checkpointing is true, but {type(model).__name__} cannot recompute; set it to false."
                 )
             _recompute_activations(model)
+        keep_bits(model)
         model.train()
         return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,25 +12,13 @@ from torch import Tensor
 import ftlab
 from ftlab import origins
 from ftlab.errors import CheckpointError, nearest
+from ftlab.spec import spec_of as spec_of
 
 STAMP = "ftlab"
 FORMAT = 2
 """Counts up whenever a stamp's content changes."""
 _KEYS = {"spec": Mapping, "fingerprints": Mapping, "rng": list, "base_figures": Mapping, "packages": Mapping, "settings": Mapping}
 """What a stamp holds beside format and version."""
-
-
-def spec_of(value: Any) -> Any:
-    """A dataclass as plain types: `{class_path, init_args}`."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        arguments = {f.name: spec_of(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
-    if isinstance(value, list | tuple):
-        return [spec_of(v) for v in value]
-    if isinstance(value, dict):
-        return {k: spec_of(v) for k, v in value.items()}
-    return value
 
 
 def stamp(spec: Mapping[str, object], owned: Iterable[str]) -> dict[str, object]:

@@ -27,6 +27,7 @@ from ftlab.data.datamodule import FinetuneData
 from ftlab.errors import ConfigError
 from ftlab.folders import sweep
 from ftlab.given import Given
+from ftlab.half import half_plugin
 from ftlab.hardware import check_hardware
 from ftlab.lock import locked
 from ftlab.loggers import place_loggers
@@ -175,6 +176,9 @@ class FinetuneCLI(LightningCLI):
         }  # fmt: skip
         if not config.profiler:
             extra["profiler"] = NoProfiler()
+        half = half_plugin(config.precision)
+        if half is not None:
+            extra |= {"plugins": [*extra["plugins"], half], "precision": None}
         if not on_terminal():
             extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
         trainer_config = {**config, **extra, **kwargs}

@@ -66,7 +66,7 @@ class StorageError(FtlabError):
 
 
 def nearest(name: str, allowed: Iterable[str], count: int = 3) -> list[str]:
-    """The names most like `name`, best first, ignoring case.
+    """The names most like `name`, best first, ignoring case; the one alone that differs in nothing else.
 
     Args:
         name: What was written.
@@ -77,6 +77,8 @@ def nearest(name: str, allowed: Iterable[str], count: int = 3) -> list[str]:
     for candidate in allowed:
         folded.setdefault(candidate.casefold(), candidate)
     wanted = name.casefold()
+    if wanted in folded:
+        return [folded[wanted]]
     scores = {key: _likeness(wanted, key) for key in folded}
     best = sorted((key for key in folded if scores[key] >= _LIKE), key=lambda key: (-scores[key], len(key), key))
     return [folded[key] for key in best[:count]]

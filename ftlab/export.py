@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import ftlab
-from ftlab import parity
+from ftlab import merging, parity
 from ftlab.adapters import CONFIG, starts_in_base
 from ftlab.errors import CheckpointError, ConfigError
 from ftlab.folders import check_target, published, write_record
 from ftlab.growth import GrownEmbedding
+from ftlab.merging import Sample
+from ftlab.merging import put as put
 from ftlab.model_card import Facts, card
-from ftlab.opening import is_adapter, open_folder
+from ftlab.opening import is_adapter, is_native, open_folder
+from ftlab.quantised import quantised_maps, settings_of
 from ftlab.saving import cast_files, save_whole
-from ftlab.strategies.base import Placement
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Sample = list[Mapping[str, Tensor]]
+_NATIVE = 'import ftlab\n\nmodel, tokenizer = ftlab.load("this folder")\n'
 
 
 def export_run(module: FinetuneModule, folder: Path, facts: Facts) -> bool:
@@ -47,7 +49,7 @@ def export_run(module: FinetuneModule, folder: Path, facts: Facts) -> bool:
         log.warning("no export: the adapter belongs to the random weights of model.backbone.fresh, which are not stored")
         return False
     with published(folder) as work:
-        _write(module, work, facts, merge=False, dtype=None)
+        _write(module, work, facts, None, None)
     return True
 
 
@@ -68,7 +70,7 @@ def export(
         How the written model differs from the trained one.
 
     Raises:
-        CheckpointError: By more than the tolerance; nothing is left behind.
+        CheckpointError: By more than the tolerance; nothing is left behind but a merged model, as `<folder>-differs`.
         ConfigError: The folder holds something, or the base cannot be had again.
         NotMergeableError: The strategy has no merged form.
     """
@@ -77,13 +79,29 @@ def export(
         raise ConfigError("model.backbone.fresh is true, and the frozen random weights are stored nowhere; export a model that has a base.")
     expected = parity.logits_of(module.adapted, sample)
     with published(folder) as work:
-        _write(module, work, facts, merge=merge, dtype=dtype)
-        options = module.tuning.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
-        opened = open_folder(work, options=options)
-        found = parity.compare(expected, parity.logits_of(opened, sample), _rows(sample), _tolerance(module.adapted, opened, merge, dtype))
-        if not found.holds:
+        made = merging.merged(module, sample, None if dtype is None else getattr(torch, dtype)) if merge else None
+        _write(module, work, facts, made, dtype)
+        opened = open_folder(work)
+        found = parity.compare(expected, parity.logits_of(opened, sample), merging.rows_of(sample), 0.0)
+        found = replace(found, tolerance=_tolerance(module.adapted, opened, made, dtype))
+        if made is not None:
+            _check_merged(made.parity, found, work, folder)
+        elif not found.holds:
             raise CheckpointError(f"the exported model is not the trained one: {found}; nothing was left in {folder}.")
     return found
+
+
+def _check_merged(inner: merging.MergeParity, found: parity.Parity, work: Path, folder: Path) -> None:
+    """Keep a merged model that is another one than the trained under a name that says so."""
+    log.info("%s", inner)
+    if inner.holds and found.holds:
+        return
+    kept = folder.with_name(f"{folder.name}-differs")
+    check_target(kept)
+    work.replace(kept)
+    raise CheckpointError(
+        f"the merged model is not the trained one: {found}; {inner}; it is kept in {kept}: use the adapter, which the run's export/ has."
+    )
 
 
 def base_is_lost(module: FinetuneModule) -> bool:
@@ -92,44 +110,21 @@ def base_is_lost(module: FinetuneModule) -> bool:
     return module.backbone.fresh and not names <= module.tuning.owned(module.adapted)
 
 
-def put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a model's tensors the values of `tensors`, and their type."""
-    state = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
-    with torch.no_grad():
-        for name, value in tensors.items():
-            state[name].data = state[name].data.to(value.dtype)
-            state[name].copy_(value)
-
-
-def _write(module: FinetuneModule, work: Path, facts: Facts, *, merge: bool, dtype: Dtype | None) -> None:
-    if merge:
-        save_whole(_merged(module, dtype), work)
+def _write(module: FinetuneModule, work: Path, facts: Facts, made: merging.Merged | None, dtype: Dtype | None) -> None:
+    if made is not None:
+        save_whole(made.model, work)
     else:
         module.tuning.save(module.adapted, work)
     if dtype is not None:
         cast_files(work, getattr(torch, dtype))
     module.tokenizer.save_pretrained(work)
-    if is_adapter(work):
+    if (work / CONFIG).is_file():
         _name_base(work, module)
     record = _record(module, is_adapter(work))
-    text = card(facts, module.backbone.name, _opening(record, is_adapter(work)), is_adapter(work))
+    opening = _NATIVE if is_native(work) else _opening(record, is_adapter(work))
+    text = card(facts, module.backbone.name, opening, is_adapter(work))
     (work / "README.md").write_text(text, encoding="utf-8")
     write_record(work, record)
-
-
-def _merged(module: FinetuneModule, dtype: Dtype | None) -> nn.Module:
-    """The model with the adaptation folded into the base as it is stored."""
-    from ftlab.module import FinetuneModule
-
-    backbone = module.backbone if module.backbone.fresh else replace(module.backbone, dtype=dtype or "auto")
-    other = FinetuneModule(backbone, module.task, module.tuning)
-    with torch.random.fork_rng(devices=[]):
-        other.configure_model()
-    model = other.adapted
-    own: torch.dtype = model.dtype if dtype is None else getattr(torch, dtype)  # type: ignore[assignment]
-    owned = module.tuning.owned(module.adapted)
-    put(model, {name: t.cpu() for name, t in module.adapted.state_dict().items() if name in owned})
-    return module.tuning.merge(model).to(own)
 
 
 def _name_base(work: Path, module: FinetuneModule) -> None:
@@ -144,7 +139,6 @@ def _record(module: FinetuneModule, adapter: bool) -> dict[str, object]:
     backbone, embedding = module.backbone, module.adapted.get_input_embeddings()  # type: ignore[operator]
     facts: dict[str, object] = {"ftlab": ftlab.__version__, "auto_class": module.task.auto_class}
     if adapter:
-        quantised = module.tuning.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
         grown = isinstance(embedding, GrownEmbedding) and embedding.first + len(embedding.new.weight) > len(embedding.base.weight)
         facts |= {
             "base": {
@@ -152,10 +146,12 @@ def _record(module: FinetuneModule, adapter: bool) -> dict[str, object]:
                 "revision": backbone.revision,
                 "dtype": backbone.dtype,
                 "attention": backbone.attention,
-                "fingerprint": None if quantised else module._base,
+                "fingerprint": None if settings_of(module.adapted) else module._base,
             },
             "model_options": module.task.model_options(),
             "pad_token_id": module.tokenizer.pad_token_id,
+            "new_tokens": backbone.new_tokens,
+            "quantisation": settings_of(module.adapted),
             "embedding_rows": embedding.first + len(embedding.new.weight) if grown else None,
         }
     return facts
@@ -174,6 +170,11 @@ def _opening(record: Mapping[str, object], adapter: bool) -> str:
     assert isinstance(options, dict)
     given = {"revision": base["revision"], "dtype": base["dtype"], **options}
     words = "".join(f", {key}={value!r}" for key, value in given.items() if value is not None)
+    quantisation = record["quantisation"]
+    if isinstance(quantisation, dict):
+        kind_of = ", ".join(f"{key}={value!r}" for key, value in quantisation.items())
+        imports = f"from transformers import {kind}, AutoTokenizer, BitsAndBytesConfig\n\n"
+        words += f", quantization_config=BitsAndBytesConfig({kind_of})"
     rows = record["embedding_rows"]
     lines = [f"base = {kind}.from_pretrained({base['name']!r}{words})", f"base.config.pad_token_id = {record['pad_token_id']}"]
     if base["name"].startswith("ftlab/"):
@@ -184,12 +185,11 @@ def _opening(record: Mapping[str, object], adapter: bool) -> str:
     return "from peft import PeftModel\n" + imports + "\n".join(lines) + "\n" + tokenizer
 
 
-def _rows(sample: Sample) -> int:
-    return sum(len(inputs["input_ids"]) for inputs in sample)
-
-
-def _tolerance(trained: nn.Module, opened: nn.Module, merge: bool, dtype: Dtype | None) -> float:
+def _tolerance(trained: nn.Module, opened: nn.Module, made: merging.Merged | None, dtype: Dtype | None) -> float:
+    if made is not None and made.parity.requantised is not None:
+        return made.parity.merged.tolerance
     written = [] if dtype is None else [getattr(torch, dtype)]  # PEFT opens an adapter of any type in float32
-    kinds = {*written, *(p.dtype for m in (trained, opened) for p in m.parameters() if p.is_floating_point())}
+    computed = [m.compute_dtype for m in quantised_maps(trained).values() if hasattr(m, "compute_dtype")]
+    kinds = {*written, *computed, *(p.dtype for m in (trained, opened) for p in m.parameters() if p.is_floating_point())}
     least = max(kinds, key=lambda kind: torch.finfo(kind).eps)
-    return parity.tolerance(least, merge or starts_in_base(trained))
+    return parity.tolerance(least, made is not None or starts_in_base(trained))

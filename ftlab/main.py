@@ -21,6 +21,8 @@ COMMANDS = {
     "export": ("ftlab.commands.export", "Write a run's model so that it opens without ftlab, and prove that it is the same."),
     "verify": ("ftlab.commands.verify", "Prove that a killed and resumed run is the uninterrupted one."),
     "list": ("ftlab.commands.list", "The strategies, tasks and data sources that a configuration may name."),
+    "check": ("ftlab.commands.check", "Measure on tiny models whether a strategy keeps its contract."),
+    "new": ("ftlab.commands.new", "Write a package with a strategy, task or data source that passes its own tests."),
     "describe": ("ftlab.commands.describe", "Fields, types, defaults and paper of one of them."),
 }
 """Command → (module with `run(name, arguments)`, what it does)."""

@@ -24,6 +24,7 @@ from ftlab.heads import fresh_modules
 from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
+from ftlab.quantised import quantised_names
 from ftlab.resumed import MayDiffer
 from ftlab.spikes import Spikes
 from ftlab.step_log import StepLog
@@ -74,7 +75,7 @@ class FinetuneModule(LightningModule):
         self._window = Window({}, torch.device("cpu"))
         self._rate = 0.0
         self.total_steps = 0  # optimiser steps of the whole run, known when the optimiser is made
-        self._frozen: dict[str, tuple[int, int]] = {}
+        self.frozen: dict[str, tuple[int, int]] = {}  # sums over every frozen tensor as the fit began
         self._base = ""
         self._rng: list[dict[str, Any]] | None = None  # what a checkpoint says of it, until the first batch after it
         self.may_differ = MayDiffer()
@@ -116,12 +117,12 @@ class FinetuneModule(LightningModule):
         device = self.trainer.strategy.root_device if self._trainer else torch.device("cpu")
         options = self.tuning.load_options(Placement(device=device, precision=precision))
         model, missing = self.backbone.load_model(self.task.auto_class, self.task.model_options(), options)
-        self._base = base_fingerprint(model.state_dict(), missing)
+        self._base = base_fingerprint(model.state_dict(), missing | quantised_names(model))
         model.config.pad_token_id = self.tokenizer.pad_token_id
         heads = fresh_modules(model, missing, self.backbone)
         heads |= grow(model, self.backbone, self.tokenizer)
         self.task.check(model)
-        self.model = applied(self.tuning, model, heads).train()
+        self.model = applied(self.tuning.bind(self.tokenizer), model, heads).train()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         if self.trainer.ckpt_path is None:
@@ -196,11 +197,11 @@ class FinetuneModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self.guard, self.spikes = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16")), Spikes()
-        self._frozen = frozen_sums(self.adapted.named_parameters())
+        self.frozen = frozen_sums(self.adapted.named_parameters())
 
     def on_train_end(self) -> None:  # before callbacks write that the run is complete
         self.guard.settle()
-        check_frozen(self._frozen, self.adapted.named_parameters())
+        check_frozen(self.frozen, self.adapted.named_parameters())
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

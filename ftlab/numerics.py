@@ -108,7 +108,7 @@ def gradient_norm(optimizer: Optimizer) -> Tensor:
 
 def frozen_sums(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, tuple[int, int]]:
     """Name → two sums over the bits of each frozen tensor, which change when it does."""
-    return {name: _sums(p.detach()) for name, p in parameters if not p.requires_grad}
+    return {name: tensor_sums(p.detach()) for name, p in parameters if not p.requires_grad}
 
 
 def check_frozen(before: Mapping[str, tuple[int, int]], parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
@@ -127,7 +127,8 @@ def check_frozen(before: Mapping[str, tuple[int, int]], parameters: Iterable[tup
         raise NumericsError(f"the frozen tensor '{changed[0]}' changed in the run ({len(changed)} did); mend the strategy.")
 
 
-def _sums(tensor: Tensor) -> tuple[int, int]:
+def tensor_sums(tensor: Tensor) -> tuple[int, int]:
+    """Two sums over the bits of a tensor, which change when any of them does or two numbers change places."""
     wide, rest = words(tensor)
     both = torch.cat([wide, rest.long()]) if len(rest) else wide
     place = torch.arange(len(both), device=both.device)

@@ -1,12 +1,14 @@
-"""Opening an exported folder, a foreign PEFT folder or a Hugging Face folder, with nothing but `transformers` and `peft` behind it."""
+"""Opening an exported folder, a foreign PEFT folder, a Hugging Face folder or one in ftlab's own format."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ftlab.adapter_check import open_adapter, read_config
@@ -15,6 +17,13 @@ from ftlab.backbone import Backbone
 from ftlab.errors import CheckpointError, ConfigError
 from ftlab.fingerprints import base_fingerprint
 from ftlab.folders import RECORD, read_record
+from ftlab.growth import grow
+from ftlab.heads import fresh_modules
+from ftlab.native import TENSORS, TUNING, fill, read_tuning
+from ftlab.quantised import options_of
+from ftlab.spec import built_from
+from ftlab.strategies.applied import applied
+from ftlab.strategies.base import Placement, TuningStrategy
 
 _BY_TASK_TYPE = {
     "CAUSAL_LM": "AutoModelForCausalLM",
@@ -27,16 +36,20 @@ _BY_TASK_TYPE = {
 
 def is_adapter(folder: Path) -> bool:
     """Whether `folder` needs a base model."""
-    return any((folder / name).exists() for name in (CONFIG, WEIGHTS, "adapter_model.bin"))
+    return is_native(folder) or any((folder / name).exists() for name in (CONFIG, WEIGHTS, "adapter_model.bin"))
 
 
-def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str, object] | None = None) -> nn.Module:
+def is_native(folder: Path) -> bool:
+    """Whether `folder` is an adapter in ftlab's own format."""
+    return (folder / TENSORS).exists() or (folder / TUNING).exists()
+
+
+def open_folder(folder: Path, base: Backbone | None = None) -> nn.Module:
     """The model of a folder, in evaluation mode.
 
     Args:
         folder: What ftlab exported, a PEFT folder or a Hugging Face folder.
         base: What an adapter belongs to; None takes what ftlab wrote down. The base that a foreign adapter names is not used.
-        options: Further arguments for `from_pretrained` of an adapter's base, such as a quantisation configuration.
 
     Raises:
         CheckpointError: It is damaged, or the adapter is not of this base.
@@ -48,18 +61,39 @@ def open_folder(folder: Path, base: Backbone | None = None, options: Mapping[str
     record = read_record(folder)
     if not is_adapter(folder):
         return _open_whole(folder, record)
+    if is_native(folder):
+        return _open_native(folder, record, base)
     config = read_config(folder)
     if record is None and base is None:
         raise ConfigError(f"{folder} is an adapter that ftlab did not write; say which model it belongs to with base=.")
     auto_class = _auto_class(_read(record, "auto_class", folder) if record else _BY_TASK_TYPE.get(str(config.task_type)), folder)
     if base is None:
         base = _recorded_base(_read(record or {}, "base", folder), folder)
-    model, missing = base.load_model(auto_class, _model_options(record, folder), options or {})
+    options = _quantisation(record, folder)
+    model, missing = base.load_model(auto_class, _model_options(record, folder), options)
     if record:
         if not options:
             _check_base(_read(record, "base", folder), model, missing, base, folder)
         _prepare(model, record)
     return open_adapter(model, folder)
+
+
+def _open_native(folder: Path, record: Mapping[str, Any] | None, base: Backbone | None) -> nn.Module:
+    if record is None:
+        raise CheckpointError(f"{folder} has no {RECORD}, so it is no whole adapter; export the run again.")
+    tuning: TuningStrategy = built_from(read_tuning(folder), "strategies")
+    base = base or _recorded_base(_read(record, "base", folder), folder)
+    options = tuning.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
+    model, missing = base.load_model(_auto_class(_read(record, "auto_class", folder), folder), _model_options(record, folder), options)
+    if not options:
+        _check_base(_read(record, "base", folder), model, missing, base, folder)
+    model.config.pad_token_id = record.get("pad_token_id")
+    heads = fresh_modules(model, missing, base)
+    tokenizer = Backbone(name=str(folder.resolve())).load_tokenizer()
+    heads |= grow(model, replace(base, new_tokens=list(record.get("new_tokens") or [])), tokenizer)
+    adapted = applied(tuning.bind(tokenizer), model, heads)
+    fill(adapted, tuning.owned(adapted), folder)
+    return adapted.eval()
 
 
 def _open_whole(folder: Path, record: Mapping[str, Any] | None) -> nn.Module:
@@ -129,6 +163,13 @@ def _model_options(record: Mapping[str, Any] | None, folder: Path) -> dict[str, 
     if "id2label" in options:
         options["id2label"] = {int(i): name for i, name in options["id2label"].items()}  # JSON has no other keys than text
     return options
+
+
+def _quantisation(record: Mapping[str, Any] | None, folder: Path) -> dict[str, object]:
+    try:
+        return options_of((record or {}).get("quantisation"))
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / RECORD} does not say how the base was quantised; export the run again.") from error
 
 
 def _prepare(model: Any, record: Mapping[str, Any]) -> None:

@@ -84,7 +84,21 @@ def _check_slot(item: Given, slot: str, chosen: dict[str, registry.Plugin]) -> l
     if inner == field and item.origin != COMMAND_LINE:
         raise ConfigError(f"{item.key} stands beside class_path ({item.origin}); fields stand under {slot}.init_args.")
     _check_field(field, item.value, slot, chosen[slot])
-    return []
+    return list(_check_nested(item.value, f"{slot}.{field}", slot))
+
+
+def _check_nested(value: Any, key: str, slot: str) -> Iterator[registry.Plugin]:
+    """Check the plugins that stand inside a field of a plugin; returns those that are named."""
+    if isinstance(value, list):
+        for place, each in enumerate(value):
+            yield from _check_nested(each, f"{key}[{place}]", slot)
+    elif isinstance(value, dict) and "class_path" in value:
+        plugin = _find(value["class_path"], slot, key)
+        yield plugin
+        fields = value.get("init_args") or {}
+        for name, inner in (fields if isinstance(fields, dict) else {}).items():
+            _check_field(str(name), inner, key, plugin)
+            yield from _check_nested(inner, f"{key}.{name}", slot)
 
 
 def _check_field(field: str, value: Any, slot: str, plugin: registry.Plugin) -> None:
@@ -104,20 +118,20 @@ def _fields(plugin: registry.Plugin) -> dict[str, bool]:
         return {f.name: True for f in dataclasses.fields(registry.load(plugin)) if f.init}
 
 
-def _find(name: Any, slot: str) -> registry.Plugin:
-    kind = SLOTS[slot]
+def _find(name: Any, slot: str, key: str = "") -> registry.Plugin:
+    kind, key = SLOTS[slot], key or slot
     if not isinstance(name, str):
-        raise ConfigError(f"{slot} is {'null' if name is None else repr(name)}; write the name of one of {kind}: {_names(kind)}.")
+        raise ConfigError(f"{key} is {'null' if name is None else repr(name)}; write the name of one of {kind}: {_names(kind)}.")
     if any(name in (p.name, p.class_path) for p in (*registry.plugins(kind), *registry.faulty(kind))):
         return registry.find(name, kind)
     if _is_path(name):
         raise SecurityError(
-            f"{slot} names the class {name}, which is neither an installed plugin nor given by --plugin; "
+            f"{key} names the class {name}, which is neither an installed plugin nor given by --plugin; "
             f"install its package, add --plugin, or use one of: {_names(kind)}."
         )
     # As ASCII, so that a look-alike letter shows.
     names = [p.name for p in registry.plugins(kind)]
-    raise ConfigError(f"{slot} is {name!a}, which is not one of the {kind} installed; {suggest(name, names)}")
+    raise ConfigError(f"{key} is {name!a}, which is not one of the {kind} installed; {suggest(name, names)}")
 
 
 def _names(kind: str) -> str:

@@ -29,12 +29,14 @@ class RunOptions:
         name: Name of the experiment; null takes the file name of the last --config.
         id: Name of this run; null makes one from the time.
         predictions: File format of what predict writes.
+        learning_guard: What a tensor that does not learn, or moves though frozen, does after three steps; stop, warn, or off to not look.
     """
 
     root: str = "runs"
     name: str | None = None
     id: str | None = None
     predictions: Literal["jsonl", "parquet"] = "jsonl"
+    learning_guard: Literal["stop", "warn", "off"] = "stop"
 
     def __post_init__(self) -> None:
         for key, value in (("name", self.name), ("id", self.id)):

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _ROWS = 8
 _LENGTH = 16
+_AT_MOST = 64
+"""Tokens of a row that are compared at the end of a fit, where a big model may have to run on the CPU."""
 
 
 def sample(module: FinetuneModule, data: FinetuneData) -> list[Mapping[str, Tensor]]:
@@ -38,11 +40,21 @@ def sample(module: FinetuneModule, data: FinetuneData) -> list[Mapping[str, Tens
     return [module.task.collate(examples, module.tokenizer).inputs]
 
 
+def short_sample(module: FinetuneModule, data: FinetuneData) -> list[Mapping[str, Tensor]]:
+    """The beginnings of a few rows of a data module that has been set up, its validation split first."""
+    store = next(data.stores[split] for split in ("val", "train") if split in data.stores)
+    examples = [store[i] for i in range(min(_ROWS // 2, len(store)))]
+    inputs = module.task.collate(examples, module.tokenizer).inputs
+    length = inputs["input_ids"].shape[1]
+    return [{name: t[:, :_AT_MOST] if t.ndim == 2 and t.shape[1] == length else t for name, t in inputs.items()}]
+
+
 def random_tokens(module: FinetuneModule) -> dict[str, Tensor]:
     """The same ids every time, the last of the vocabulary, which may be new, among them."""
     config = module.adapted.config.get_text_config()  # type: ignore[union-attr, operator]
     size = int(config.vocab_size)
-    length = min(_LENGTH, module.backbone.context(module.hf_config) or _LENGTH)
+    context = module.backbone.context(module.hf_config)
+    length = _LENGTH if context is None else min(_LENGTH, context - module.tuning.virtual_tokens())
     ids = torch.randint(0, size, (_ROWS, length), generator=torch.Generator().manual_seed(0))
     ids[:, length // 2] = size - 1
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

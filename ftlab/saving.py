@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,17 @@ def save_whole(model: nn.Module, folder: Path) -> None:
         raise ConfigError(f"{type(model).__name__} is not a model of transformers, so its strategy must write it; give the class a save().")
     with folded(model):
         model.save_pretrained(folder)
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether `model` is a HF model that has, grown embeddings aside, the tensors that its class gives it."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        return False
+    with folded(model), torch.device("meta"):
+        own = type(model)._from_config(copy.deepcopy(model.config)).state_dict().keys()
+        return own == model.state_dict().keys() and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ftlab import registry
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -21,6 +23,12 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """Tokens are cached below pytest's own folder."""
     monkeypatch.setenv("FTLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("FTLAB_RUN_FOLDER", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def own_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that one test gives is not there in the next."""
+    monkeypatch.setattr(registry, "_given", dict(registry._given))
 
 
 @pytest.fixture

@@ -38,12 +38,14 @@ class SaveOptions:
         every_minutes: Save when this much time has passed since the last one; null does not look at the clock.
         keep: How many of the newest to keep, beside the best one.
         on_error: What to do when a checkpoint cannot be written; stop the run, or continue and try at the next one.
+        verify_merge: Merge at the end of a fit, in the host's memory, and compare with the trained model; nothing is written if they agree.
     """
 
     every_n_steps: int | None = None
     every_minutes: float | None = None
     keep: int = 2
     on_error: Literal["stop", "continue"] = "stop"
+    verify_merge: bool = True
 
     def __post_init__(self) -> None:
         for key, value in (("every_n_steps", self.every_n_steps), ("every_minutes", self.every_minutes), ("keep", self.keep)):

@@ -10,7 +10,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
-from ftlab.callbacks.exporting import Export
+from ftlab.callbacks.exporting import Export, VerifyMerge
+from ftlab.callbacks.learning_guard import LearningGuard
 from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.callbacks.progress import progress
 from ftlab.callbacks.record import Record
@@ -37,8 +38,10 @@ def run_callbacks(
     callbacks: list[Callback] = [
         throughput,
         Record(folder, config, throughput),
+        LearningGuard(options.learning_guard),
         PredictionWriter(folder, options.predictions),
         Export(folder, config),
+        *([VerifyMerge(folder)] if save.verify_merge else []),
         Report(folder),
     ]
     callbacks += trace()

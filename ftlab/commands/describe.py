@@ -1,9 +1,13 @@
-"""`ftlab describe NAME`: what one plugin is, what it takes and how it is written. Imports neither torch nor any plugin."""
+"""`ftlab describe NAME`: what one plugin is, what it takes and how it is written. Imports neither torch nor any plugin.
+
+Of a run's folder: what the run did to the weights.
+"""
 
 from __future__ import annotations
 
 import ast
 import json
+from pathlib import Path
 
 from ftlab import catalogue, registry
 from ftlab.catalogue import Entry
@@ -28,9 +32,13 @@ def run(name: str, arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    made = parser(name, "Show the fields, types, defaults and paper of a strategy, task or data source.")
-    made.add_argument("name", metavar="NAME", help="its class name, as `ftlab list` shows it, or its class path")
+    made = parser(name, "Show the fields, types, defaults and paper of a plugin, or the spectrum of what a run changed.")
+    made.add_argument("name", metavar="NAME", help="its class name, as `ftlab list` shows it, its class path, or the folder of a run")
     chosen = made.parse_args(arguments)
+    if (Path(chosen.name) / "config.yaml").is_file():
+        from ftlab.commands.spectrum import describe  # imports torch
+
+        return describe(Path(chosen.name), chosen.plugin, chosen.format)
     for target in chosen.plugin:
         registry.use(target)
     found = catalogue.entries()
@@ -51,6 +59,7 @@ def _record(entry: Entry) -> dict[str, object]:
     declared = constants.get("traits")
     traits = dict(declared) if isinstance(declared, dict) else {k: constants[k] for k in _TASK_FACTS if k in constants}
     paper = traits.pop("paper", constants.get("paper", ""))
+    traits = {name: value for name, value in traits.items() if name != "example" and value != {}}
     return {
         "kind": plugin.kind,
         "name": plugin.name,

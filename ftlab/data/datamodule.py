@@ -134,14 +134,19 @@ class FinetuneData(LightningDataModule):
         Raises:
             ConfigError: `max_length` is above what the model has positions for.
         """
-        context = self.module.backbone.context(self.module.hf_config)
+        context, taken = self.module.backbone.context(self.module.hf_config), self.module.tuning.virtual_tokens()
         if self.max_length is not None:
-            if context is not None and self.max_length > context:
-                raise ConfigError(f"data.max_length is {self.max_length}, but the model has positions for {context} tokens; lower it.")
+            if context is not None and self.max_length + taken > context:
+                added = f" and model.tuning adds {taken} virtual tokens, {self.max_length + taken} in all" if taken else ""
+                raise ConfigError(
+                    f"data.max_length is {self.max_length}{added}, but the model has positions for {context} tokens; lower it."
+                )
             return self.max_length
         tokenizer_limit = self.module.tokenizer.model_max_length
         known = [n for n in (context, tokenizer_limit if tokenizer_limit < 10**6 else None) if n]
-        return min(known) if known else _NO_LIMIT
+        if known and taken >= min(known):
+            raise ConfigError(f"model.tuning adds {taken} virtual tokens, but the model has positions for {min(known)}; take fewer.")
+        return min(known) - taken if known else _NO_LIMIT
 
     def _tokens(self, view: View, rows: str, labelled: bool) -> TokenStore:
         module, limit = self.module, self.limit()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from ftlab.errors import ConfigError
+from ftlab.errors import ConfigError, EnvironmentFault
 from ftlab.strategies.base import TuningStrategy
 
 OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
@@ -28,9 +28,11 @@ def build_optimizer(chosen: OptimizerCallable | None, tuning: TuningStrategy, mo
 
     Raises:
         ConfigError: Nothing is trainable, or the optimiser refuses its values.
+        EnvironmentFault: It needs a device that the model is not on.
     """
     make: OptimizerCallable = chosen or (lambda groups: AdamW(groups, lr=tuning.traits.learning_rate))
     probe = tried(make)
+    _check_paging(probe, model)
     defaults = probe.defaults
     lr, decay = defaults["lr"], defaults.get("weight_decay", 0.0)
     if not 0 < lr < float("inf"):
@@ -42,6 +44,13 @@ def build_optimizer(chosen: OptimizerCallable | None, tuning: TuningStrategy, mo
     if isinstance(probe, Adam | AdamW) and defaults["fused"] is None and defaults["foreach"] is None:
         groups = [{"fused": True, **group} for group in groups]
     return make(groups)
+
+
+def _check_paging(optimizer: Optimizer, model: nn.Module) -> None:
+    """Refuse one of bitsandbytes' paged optimisers on a CPU, where it would quietly be the plain one."""
+    name = type(optimizer).__name__
+    if getattr(optimizer, "is_paged", False) and all(p.device.type == "cpu" for p in model.parameters()):
+        raise EnvironmentFault(f"model.optimizer is {name}, whose paging needs a CUDA device; use {name.removeprefix('Paged')} on the CPU.")
 
 
 def tried(make: OptimizerCallable) -> Optimizer:

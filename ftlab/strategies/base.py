@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from ftlab.batch import Batch
 from ftlab.errors import FtlabError
-from ftlab.saving import save_whole
+from ftlab.native import save_native
+from ftlab.saving import is_plain, save_whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class NotMergeableError(FtlabError):
@@ -24,17 +28,23 @@ class NotMergeableError(FtlabError):
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What a strategy declares about itself.
+    """What a strategy declares about itself; `ftlab check` measures it.
 
     Args:
-        mergeable: `merge` gives a plain HF model.
+        mergeable: `merge` gives a plain HF model; None where that depends on the arguments.
         learning_rate: What AdamW starts from where the configuration names no optimiser.
         paper: Authors, year and title.
+        starts_at_base: Before the first step the adapted model computes what the base does.
+        fails: Name of a check of `ftlab check` that cannot pass → why not; one that passes all the same is an error.
+        example: Arguments to check the class with, where it has fields without a default; as YAML would hold them.
     """
 
-    mergeable: bool = False
+    mergeable: bool | None = False
     learning_rate: float = 1e-3
     paper: str = ""
+    starts_at_base: bool = True
+    fails: Mapping[str, str] = field(default_factory=dict)
+    example: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +73,14 @@ class TuningStrategy(ABC):
     def load_options(self, placement: Placement) -> dict[str, object]:
         """Extra keyword arguments for `from_pretrained`, such as a quantisation configuration."""
         return {}
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """This strategy with everything that only the tokenizer can tell filled in; `apply` is called on what this returns."""
+        return self
+
+    def virtual_tokens(self) -> int:
+        """Positions of the model's context that the strategy takes for itself; rows may be that much shorter."""
+        return 0
 
     @abstractmethod
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
@@ -126,11 +144,16 @@ class TuningStrategy(ABC):
         return frozenset(names & saved)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write the result in the field's own format for this method; the default is the whole model, as Hugging Face has it.
+        """Write the result; `model` stays as it is.
 
-        What is written must open without ftlab: with `transformers`, or with `peft` on the untouched base. `model` stays as it is.
+        Where others have a format for the method, that is what to write, so that the folder opens without ftlab: with `transformers`,
+        or with `peft` on the untouched base. The default is the whole model as Hugging Face has it where the model is a plain one,
+        else ftlab's own adapter folder, which `ftlab.load` opens.
         """
-        save_whole(model, folder)
+        if is_plain(model):
+            save_whole(model, folder)
+        else:
+            save_native(self, model, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
         """The plain HF model with the adaptation folded in; `model` itself may be changed into it.

@@ -23,7 +23,9 @@ class Full(TuningStrategy):
         pattern: Train only parameters whose whole name matches this regular expression, and fresh heads.
     """
 
-    traits = Traits(mergeable=True, learning_rate=5e-5)
+    traits = Traits(
+        mergeable=True, learning_rate=5e-5, fails={"quantised_base": "weights packed into integers have no gradient; use QLoRA"}
+    )
 
     last_layers: int | None = None
     pattern: str | None = None

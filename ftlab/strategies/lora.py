@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from ftlab.adapters import ADAPTER, remember_start, save_lora
-from ftlab.errors import ConfigError, suggest
+from ftlab.adapters import remember_start, save_lora
 from ftlab.strategies.base import Traits, TuningStrategy
-from ftlab.strategies.targets import compiled, match_targets
-
-log = logging.getLogger(__name__)
+from ftlab.strategies.lora_peft import add_lora, check_fields, merge_lora
+from ftlab.strategies.peft_plus import with_faster_b
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +31,7 @@ class LoRA(TuningStrategy):
         rslora: Scale by alpha / √r (Kalajdzievski 2023).
         dora: Learn a magnitude per column and adapt the direction (Liu et al. 2024, DoRA).
         init: How A and B start; default and gaussian begin at the base model, pissa and olora split its weights.
+        lora_plus_ratio: Learning rate of B, and of vectors, over that of A (Hayou et al. 2024, LoRA+); null gives all the same.
     """
 
     traits = Traits(mergeable=True, learning_rate=2e-4, paper="Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models")
@@ -50,75 +47,44 @@ class LoRA(TuningStrategy):
     rslora: bool = False
     dora: bool = False
     init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
+    lora_plus_ratio: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("r", self.r), *((f"rank_pattern.{k}", v) for k, v in self.rank_pattern.items())):
-            if value < 1:
-                raise ConfigError(f"model.tuning.{name} is {value}; a rank is a whole number of at least 1.")
-        for name, size in (("alpha", self.alpha), *((f"alpha_pattern.{k}", v) for k, v in self.alpha_pattern.items())):
-            if not size > 0:
-                raise ConfigError(f"model.tuning.{name} is {size:g}; it must be above 0, or the adapter has no effect and no gradient.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.tuning.dropout is {self.dropout:g}; it is a probability, at least 0 and below 1.")
-        if self.target_modules == [] or self.target_modules == "":
-            raise ConfigError("model.tuning.target_modules is empty; write all-linear, an expression or a list of module names.")
+        check_fields(
+            r=self.r,
+            alpha=self.alpha,
+            dropout=self.dropout,
+            target_modules=self.target_modules,
+            rank_pattern=self.rank_pattern,
+            alpha_pattern=self.alpha_pattern,
+            lora_plus_ratio=self.lora_plus_ratio,
+        )
 
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.functional import cast_adapter_dtype
+        from peft import LoraConfig
 
-        from ftlab.strategies.lora_linear import use_fused
-
-        targets = match_targets(model, self.target_modules, self.layers, heads)
-        self._check(model, targets)
-        model.requires_grad_(False)
         config = LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=targets,
             bias=self.bias,
             rank_pattern=self.rank_pattern,
             alpha_pattern=self.alpha_pattern,
             use_rslora=self.rslora,
             use_dora=self.dora,
             init_lora_weights=True if self.init == "default" else self.init,
-            fan_in_fan_out=all(isinstance(model.get_submodule(t), Conv1D) for t in targets),
         )
-        use_fused(config, [(name, model.get_submodule(name)) for name in targets])
-        inject_adapter_in_model(config, model, ADAPTER)
-        cast_adapter_dtype(model, ADAPTER)  # injection takes the base's dtype, in which an optimiser's small steps round to nothing
+        add_lora(model, heads, config, self.target_modules, self.layers)
         if self.init in ("pissa", "olora"):
             remember_start(model)
-        for head in heads.values():
-            head.requires_grad_(True)
         return model
 
-    def _check(self, model: nn.Module, targets: list[str]) -> None:
-        for key, patterns in (("rank_pattern", self.rank_pattern), ("alpha_pattern", self.alpha_pattern)):
-            for pattern in patterns:
-                expression = compiled(rf"(.*\.)?({pattern})", f"model.tuning.{key}")
-                if not any(expression.fullmatch(t) for t in targets):
-                    raise ConfigError(f"model.tuning.{key} has '{pattern}', which matches no target; {suggest(pattern, targets, 5)}")
-        for name in targets:
-            smallest = min(model.get_parameter(f"{name}.weight").shape)
-            if self.r > smallest:
-                log.warning("model.tuning.r is %d, above the %d of %s: a full update would be smaller", self.r, smallest, name)
-                break
+    def param_groups(self, model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
+        groups = super().param_groups(model, lr, weight_decay)
+        return groups if self.lora_plus_ratio is None else with_faster_b(groups, self.lora_plus_ratio)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         save_lora(model, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
-        from peft.tuners.lora import LoraLayer
-
-        for name, module in list(model.named_modules()):
-            if isinstance(module, LoraLayer):
-                base = module.get_base_layer()
-                dtype = base.weight.dtype
-                base.float()  # so that the sum is rounded once
-                module.merge(safe_merge=True)
-                base.to(dtype)
-                parent, _, leaf = name.rpartition(".")
-                setattr(model.get_submodule(parent), leaf, base)
-        return model
+        return merge_lora(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ftlab.errors import ConfigError, suggest
@@ -95,6 +95,27 @@ def _refuse_shared(model: nn.Module, names: Iterable[str], key: str) -> None:
                 f"{key} means '{_shown(model, name)}', which shares its weight with the input embedding, "
                 "so an update could not be merged; leave it out."
             )
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put another module in the place of the one called `name`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def features(module: nn.Module) -> tuple[int, int]:
+    """(in, out) of a linear map; GPT-2's `Conv1D` and quantised maps have weights of other shapes."""
+    if isinstance(module, Conv1D):
+        return int(module.weight.shape[0]), int(module.weight.shape[1])
+    return int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+
+
+def add_to_weight(module: nn.Module, delta: Tensor) -> None:
+    """Add `delta` (out, in) to the weight of a linear map that is not quantised, rounded once."""
+    weight = module.weight
+    assert isinstance(weight, nn.Parameter)
+    turned = delta.detach().T if isinstance(module, Conv1D) else delta.detach()
+    weight.data = (weight.data.to(turned.dtype) + turned).to(weight.dtype)
 
 
 def compiled(pattern: str, key: str) -> re.Pattern[str]:

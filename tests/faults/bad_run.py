@@ -69,7 +69,11 @@ class Bad(TuningStrategy):
 
 OFF = {
     "guard": "import ftlab.numerics\nftlab.numerics.Guard.judge = lambda guard, norm, step: True\n",
-    "one voice": "import ftlab.errors\nftlab.errors.NumericsError.on_all_ranks = False\n",
+    "one voice": """
+import ftlab.cli, ftlab.errors
+ftlab.errors.NumericsError.on_all_ranks = False
+ftlab.cli.end_ranks = lambda trainer, error: None  # which may end a rank before it has spoken
+""",
     "best": """
 import ftlab.callbacks.checkpoints as c
 def worst(self, value):
@@ -104,7 +108,12 @@ def write(folder: Path, kind: str, steps: list[int], *, off: str = "", **more: A
         "trainer": {"max_steps": 4, "max_epochs": None, "accelerator": "cpu", **more.pop("trainer", {})},
         "model": {**GOOD["model"], "tuning": tuning, **more},
         "save": {"every_n_steps": 1, "keep": 9},
-        "run": {"root": str(folder / "runs"), "name": "x", "id": kind},
+        "run": {
+            "root": str(folder / "runs"),
+            "name": "x",
+            "id": kind,
+            "learning_guard": "off",
+        },  # it would be the first to see a tensor move
     }
     (folder / "bad.yaml").write_text(yaml.safe_dump(config))
 

@@ -13,10 +13,10 @@ from tests.faults.kill_matrix import cases, matrix
 from tests.faults.small_run import STEPS, same
 
 
-def test_ten_killed_runs_become_the_run_that_was_left_alone(tmp_path: Path) -> None:
-    tally = matrix(tmp_path, sample=10)
+def test_killed_runs_become_the_run_that_was_left_alone(tmp_path: Path) -> None:
+    tally = matrix(tmp_path, sample=6)
     assert tally.wrong == []  # the negative controls are among them
-    assert tally.killed.total() >= 8  # a kill from outside may come too late on a slow machine
+    assert tally.killed.total() >= 5  # a kill from outside may come too late on a slow machine
 
 
 def test_the_whole_matrix_has_two_hundred_kills() -> None:

@@ -10,7 +10,7 @@ from tests.conftest import Command
 from tests.faults.conftest import Run, names
 
 BACKBONE_KEYS = "activation_checkpointing, attention, dtype, fresh, name, new_tokens, pad_token, pickled_weights, revision, tokenizer"
-LORA_FIELDS = "alpha, alpha_pattern, bias, dora, dropout, init, layers, r, rank_pattern, rslora, target_modules"
+LORA_FIELDS = "alpha, alpha_pattern, bias, dora, dropout, init, layers, lora_plus_ratio, r, rank_pattern, rslora, target_modules"
 
 SENTENCES = [
     ("--model.tuning Lora", "model.tuning is 'Lora', which is not one of the strategies installed; did you mean LoRA?"),
@@ -18,7 +18,7 @@ SENTENCES = [
     ("--model.tuning.class_path Lora", "model.tuning is 'Lora', which is not one of the strategies installed; did you mean LoRA?"),
     ("--model.tuning.help Lora", "model.tuning is 'Lora', which is not one of the strategies installed; did you mean LoRA?"),
     ("--model.task CausalLm", "model.task is 'CausalLm', which is not one of the tasks installed; did you mean CausalLM?"),
-    ("--model.tuning LоRA", r"model.tuning is 'L\u043eRA', which is not one of the strategies installed; did you mean LoRA?"),
+    ("--model.tuning LоRA", r"model.tuning is 'L\u043eRA', which is not one of the strategies installed; did you mean LoRA or QLoRA?"),
     ("--model.tuning.rank 4", "model.tuning.rank is not a field of LoRA; did you mean r or rank_pattern or dora?"),
     ("--model.tuning.init_args.rank 4", "model.tuning.rank is not a field of LoRA; did you mean r or rank_pattern or dora?"),
     ("--model.tuning.dict_kwargs.x 4", f"model.tuning.dict_kwargs is not a field of LoRA; allowed: {LORA_FIELDS}."),
@@ -33,11 +33,11 @@ SENTENCES = [
     ("--trainer.max_steps null", "trainer.max_steps is null, which is not one of its values; leave it out for its default."),
     ("--data.batchsize 2", "data.batchsize is not a key (command line); did you mean data.batch_size or data.eval_batch_size?"),
     ("--batch_size 2", "batch_size is not a key (command line); did you mean data.batch_size?"),
-    ("--model.optimizer Adamw", "model.optimizer is 'Adamw', which is not a class of torch.optim; did you mean AdamW or Adam or NAdam?"),
+    ("--model.optimizer Adamw", "model.optimizer is 'Adamw', which is not a class of torch.optim; did you mean AdamW?"),
     ("--trainer.callbacks+=EarlyStoppin", "trainer.callbacks is 'EarlyStoppin', which is not a class of lightning.pytorch.callbacks; "
      "did you mean EarlyStopping?"),
     ("--trainer.logger Wandblogger", "trainer.logger is 'Wandblogger', which is not a class of lightning.pytorch.loggers; did you mean "
-     "WandbLogger or Logger or MLFlowLogger?"),
+     "WandbLogger?"),
     ("--model.tuning.r", "--model.tuning.r needs a value; write --model.tuning.r VALUE."),
     ("more", "'more' stands where an option was expected; write --key value, and quote a value that has spaces."),
     ("--plugin", "--plugin needs a value; write --plugin VALUE."),

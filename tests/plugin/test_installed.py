@@ -15,7 +15,13 @@ from safetensors.torch import load_file
 from tests.plugin.conftest import Run, last
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+ALL = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense", "intermediate.dense", "output.dense")
 PAIRS = [(WORDS[i % 10], WORDS[i * 3 % 10], (i % 5) / 4) for i in range(40)]
+
+
+def vectors(*parts: str) -> set[str]:
+    """What VeRA trains of these parts of both layers."""
+    return {f"model.encoder.layer.{i}.{part}.{name}" for i in range(2) for part in parts for name in ("b", "d")}
 
 
 @pytest.fixture
@@ -25,7 +31,11 @@ def config(tmp_path: Path, bert: str) -> str:
         database.executemany('INSERT INTO "all pairs" VALUES (?, ?, ?)', PAIRS)
         database.commit()
     values = {
-        "model": {"backbone": {"name": bert}, "task": {"class_path": "SentenceSimilarity"}, "tuning": {"class_path": "BitFit"}},
+        "model": {
+            "backbone": {"name": bert},
+            "task": {"class_path": "SentenceSimilarity"},
+            "tuning": {"class_path": "VeRA", "init_args": {"r": 8}},
+        },
         "data": {"source": {"class_path": "SqliteTable", "init_args": {"path": "pairs.db", "tables": {"train": "all pairs"}}}},
         "trainer": {"max_epochs": 2, "accelerator": "cpu"},
         "run": {"name": "pairs"},
@@ -38,16 +48,19 @@ def test_fit_and_validate(run: Run, config: str, bert: str, tmp_path: Path) -> N
     run("fit", "--config", config, "--run.id", "fitted")
     folder = tmp_path / "runs" / "pairs" / "fitted"
     stored = yaml.safe_load((folder / "config.yaml").read_text())
-    assert stored["model"]["tuning"] == {"class_path": "ftlab_example_plugin.bitfit.BitFit", "init_args": {"modules": None}}
+    assert stored["model"]["tuning"] == {
+        "class_path": "ftlab_example_plugin.vera.VeRA",
+        "init_args": {"r": 8, "start": 0.1, "seed": 0, "target_modules": "all-linear"},
+    }
     assert stored["model"]["task"]["class_path"] == "ftlab_example_plugin.similarity.SentenceSimilarity"
     assert stored["data"]["source"]["class_path"] == "ftlab_example_plugin.sqlite_table.SqliteTable"
 
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    before = {f"model.{name.removeprefix('bert.')}": tensor for name, tensor in load_file(Path(bert) / "model.safetensors").items()}
-    biases = {name for name in before if name.endswith(".bias") and not name.startswith("model.cls.")}
     # The file was made for masked language modelling, so the pooler is a fresh head.
-    assert set(checkpoint) == biases | {"model.pooler.dense.weight", "model.pooler.dense.bias"}
-    assert all(not torch.equal(checkpoint[name], before[name]) for name in biases if not name.endswith("key.bias"))
+    assert set(checkpoint) == vectors(*ALL) | {"model.pooler.dense.weight", "model.pooler.dense.bias"}
+    assert all(bool(tensor.any()) for name, tensor in checkpoint.items() if name.endswith(".b"))  # it began at zero
+    exported = load_file(folder / "export" / "ftlab_adapter.safetensors")
+    assert {f"model.{name}" for name in exported} == set(checkpoint)
 
     last_one = str(folder / "checkpoints" / "last.ckpt")
     run("validate", "--config", str(folder / "config.yaml"), "--ckpt_path", last_one, "--run.name", "again")
@@ -57,25 +70,25 @@ def test_fit_and_validate(run: Run, config: str, bert: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_fields_on_the_command_line(run: Run, config: str, tmp_path: Path) -> None:
-    run("fit", "--config", config, "--run.id", "some", "--model.tuning.modules", "[query, intermediate.dense]", "--trainer.max_epochs", "1")
+    targets = "[query, intermediate.dense]"
+    run("fit", "--config", config, "--run.id", "some", "--model.tuning.target_modules", targets, "--trainer.max_epochs", "1")
     checkpoint = torch.load(tmp_path / "runs" / "pairs" / "some" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    parts = ("attention.self.query", "intermediate.dense")
-    assert set(checkpoint) - {"model.pooler.dense.weight", "model.pooler.dense.bias"} == {
-        f"model.encoder.layer.{i}.{part}.bias" for i in range(2) for part in parts
-    }
+    assert set(checkpoint) - {"model.pooler.dense.weight", "model.pooler.dense.bias"} == vectors(
+        "attention.self.query", "intermediate.dense"
+    )
 
 
 def test_list_names_it_and_its_package_whatever_stands_beside_it(run: Run) -> None:
     listed = json.loads(run("list", "strategies", "--format", "json").stdout)
     found = {entry["name"]: entry for entry in listed}
-    assert {"BitFit", "Cracked", "Full", "LoRA"} <= set(found)
-    assert (found["BitFit"]["package"], found["BitFit"]["state"]) == ("ftlab-example-plugin", "ok")
+    assert {"VeRA", "Cracked", "Full", "LoRA"} <= set(found)
+    assert (found["VeRA"]["package"], found["VeRA"]["state"]) == ("ftlab-example-plugin", "ok")
     assert found["Cracked"]["state"] != "ok"
 
 
 def test_describe_tells_fields_paper_and_package(run: Run) -> None:
-    text = run("describe", "BitFit").stdout
-    for part in ("modules", "Last parts of the names of the modules", "Ben Zaken", "ftlab-example-plugin", "1.2.0"):
+    text = run("describe", "VeRA").stdout
+    for part in ("target_modules", "Rank of the shared matrices", "Kopiczko", "ftlab-example-plugin", "1.2.0"):
         assert part in text
 
 

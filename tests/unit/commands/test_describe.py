@@ -27,7 +27,7 @@ def test_a_strategy(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(fields, list)
     assert fields[0] == {"name": "r", "type": "int", "required": False, "default": 8, "description": "Rank of the added product."}
     assert record["paper"] == "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models"
-    assert record["traits"] == {"mergeable": True, "learning_rate": 2e-4}
+    assert record["traits"] == {"mergeable": True, "learning_rate": 2e-4, "starts_at_base": True}
     assert (record["package"], record["version"], record["class_path"]) == ("ftlab", "0.1.0", "ftlab.strategies.lora.LoRA")
 
 
@@ -44,7 +44,7 @@ def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert page.startswith("LoRA · strategy · ftlab 0.1.0\nAdd a trained product of two small matrices")
     assert "  bias: Literal['none', 'all', 'lora_only'] = none\n      Which biases" in page
     assert "  layers: list[int] | None = null\n" in page
-    assert "traits  mergeable: true, learning_rate: 0.0002\n" in page
+    assert "traits  mergeable: true, learning_rate: 0.0002, starts_at_base: true\n" in page
 
 
 @pytest.mark.parametrize("plugin", registry.plugins(), ids=lambda p: p.name)
@@ -60,7 +60,7 @@ def test_the_examples_pass_the_checks_of_a_run(capsys: pytest.CaptureFixture[str
 
 def test_a_miss_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "lora"]) == 2
-    assert capsys.readouterr().err == "ftlab: error: nothing is called 'lora'; did you mean LoRA?\n"
+    assert capsys.readouterr().err == "ftlab: error: nothing is called 'lora'; did you mean LoRA or QLoRA or LoReFT?\n"
     assert main(["describe"]) == 2
     expected = "ftlab: error: the following arguments are required: NAME; `ftlab describe --help` explains its arguments.\n"
     assert capsys.readouterr().err == expected

@@ -100,7 +100,10 @@ FIT = ["fit", "--model.backbone.name", "ftlab/tiny-llama", "--model.task", "Caus
     [
         (["--model.tuning", "../evil"], "model.tuning is '../evil', which is not one of the strategies installed;"),
         (["--model.tuning", "Fu ll"], "model.tuning is 'Fu ll', which is not one of the strategies installed; did you mean Full?"),
-        (["--model.tuning", LOOK_ALIKE], r"model.tuning is 'L\u043eRA', which is not one of the strategies installed; did you mean LoRA?"),
+        (
+            ["--model.tuning", LOOK_ALIKE],
+            r"model.tuning is 'L\u043eRA', which is not one of the strategies installed; did you mean LoRA or QLoRA?",
+        ),
         (["--model.tuning="], "model.tuning is null; write the name of one of strategies: "),
         (["--plugin"], "--plugin needs a value; write --plugin "),
     ],

@@ -1,0 +1,124 @@
+"""`ftlab check`: the conformance suite of a strategy, as pytest runs it, without pytest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlab import registry, strict_yaml
+from ftlab.commands.arguments import Arguments
+from ftlab.errors import ConfigError, FtlabError, suggest
+
+if TYPE_CHECKING:
+    from ftlab.testing.conformance.suite import Suite, Verdict
+
+_FAILED = 2
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Check one strategy or all, and print a table.
+
+    Args:
+        name: The command's name.
+        arguments: What follows it.
+
+    Returns:
+        0 where every check passes or fails as declared, else 2.
+    """
+    parser = _parser(name)
+    chosen, rest = parser.parse_known_args(arguments)
+    if bool(chosen.target) == chosen.all:
+        raise ConfigError(f"`ftlab {name}` needs a strategy or --all, not both; write `ftlab {name} LoRA` or `ftlab {name} --all`.")
+    fields = _fields(rest)
+    for target in chosen.plugin:
+        registry.use(target)
+    from ftlab.testing.conformance.suite import working_folder  # imports torch, which no error above has waited for
+
+    _check_names(chosen.only)
+    with working_folder() as root:
+        if chosen.all:
+            checked = [_checked(p.class_path, fields, chosen, root / p.name) for p in registry.plugins("strategies")]
+        else:
+            checked = [_checked(chosen.target, fields, chosen, root)]
+        failed = [f"{p.name}: {p.fault}" for p in registry.faulty("strategies")] if chosen.all else []
+        for line in failed:
+            print(line)
+        if chosen.matrix:
+            from ftlab.testing.conformance.matrix import page
+
+            Path(chosen.matrix).write_text(page([suite for suite, _ in checked if suite is not None]), encoding="utf-8")
+            print(f"wrote {chosen.matrix}")
+    return _FAILED if failed or not all(well for _, well in checked) else 0
+
+
+def _parser(name: str) -> Arguments:
+    made = Arguments(
+        prog=f"ftlab {name}", description="Measure whether a strategy keeps its contract, on tiny models.", allow_abbrev=False,
+        epilog="Fields of the strategy are given by their names, such as --r 4.",
+    )  # fmt: skip
+    made.add_argument("target", nargs="?", metavar="STRATEGY", help="a name in `ftlab list`, package.module:Class or file.py:Class")
+    made.add_argument("--all", action="store_true", help="every strategy that is installed")
+    made.add_argument("--only", action="append", default=[], metavar="CHECK", help="only this check, and those that it needs")
+    made.add_argument("--family", metavar="TYPE", help="model type of the tiny models, such as bert (default: the first that fits)")
+    made.add_argument("--matrix", metavar="FILE.md", help="also measure every family, task and mode, and write tables")
+    made.add_argument("--format", choices=("table", "json"), default="table", help="for people or for programs (default: table)")
+    made.add_argument("--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="import this first")
+    return made
+
+
+def _fields(words: Sequence[str]) -> dict[str, Any]:
+    """`--name value` and `--name=value`, as values of YAML."""
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        option, equals, text = rest.pop(0).partition("=")
+        if not option.startswith("--") or not (equals or rest):
+            raise ConfigError(f"'{option}' is no option with a value; write --field value for a field of the strategy.")
+        found[option.removeprefix("--").replace("-", "_")] = strict_yaml.value(text if equals else rest.pop(0), option)
+    return found
+
+
+def _check_names(names: Sequence[str]) -> None:
+    from ftlab.testing.conformance import CHECKS
+
+    for name in names:
+        if name not in CHECKS:
+            raise ConfigError(f"--only {name} is no check; {suggest(name, CHECKS)}")
+
+
+def _checked(target: str, fields: dict[str, Any], chosen: Any, root: Path) -> tuple[Suite | None, bool]:
+    """Check one strategy and print what came out; its suite, and whether all is well."""
+    from ftlab.testing.conformance import CHECKS
+    from ftlab.testing.conformance.making import example, find
+    from ftlab.testing.conformance.subject import Subject
+    from ftlab.testing.conformance.suite import Suite
+
+    try:
+        strategy = example(find(target), fields)
+    except FtlabError as error:
+        if not chosen.all:
+            raise
+        print(f"{target.rpartition('.')[2]}: cannot be checked: {error}\n")
+        return None, False
+    root.mkdir(exist_ok=True)
+    suite = Suite(Subject(strategy=strategy, root=root, chosen=chosen.family))
+    for name in chosen.only or CHECKS:
+        suite.verdict(name)
+    verdicts = [suite.verdicts[name] for name in CHECKS if name in suite.verdicts]
+    if chosen.format == "json":
+        print(json.dumps({"strategy": target, "family": suite.subject.family, "checks": [asdict(v) for v in verdicts]}, indent=2))
+    else:
+        print(_table(type(strategy).__name__, suite, verdicts))
+    return suite, all(v.state != "failed" for v in verdicts)
+
+
+def _table(name: str, suite: Suite, verdicts: Sequence[Verdict]) -> str:
+    lines = [f"{name} on tiny {suite.subject.family} models"]
+    wide = max(len(v.check) for v in verdicts)
+    lines += [f"  {v.check:<{wide}}  {v.state:<14}  {v.reason}".rstrip() for v in verdicts]
+    counts = {state: sum(v.state == state for v in verdicts) for state in dict.fromkeys(v.state for v in verdicts)}
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return "\n".join([*lines, f"  {told}; {sum(v.seconds for v in verdicts):.0f} s of CPU", ""])
