@@ -30,7 +30,7 @@ from ftlab.given import Given
 from ftlab.half import half_plugin
 from ftlab.hardware import check_hardware
 from ftlab.lock import locked
-from ftlab.loggers import place_loggers
+from ftlab.loggers import forget_places, place_loggers
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import tried
 from ftlab.parser_errors import refusal
@@ -194,6 +194,7 @@ class FinetuneCLI(LightningCLI):
         config: dict[str, Any] = yaml.safe_load(text)
         config["model"]["task"] = spec_of(self.model.task)
         assert self.folder is not None
+        forget_places(config["trainer"], self.folder)
         config["run"]["name"], config["run"]["id"] = self.folder.parent.name, None
         for key in ("config", "ckpt_path", "verbose", "return_predictions"):
             config.pop(key, None)

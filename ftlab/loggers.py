@@ -33,8 +33,33 @@ def place_loggers(trainer: Any, folder: Path) -> None:
         if reason:
             arguments.offline = True
             log.warning("W&B runs offline: %s; `wandb sync` uploads the run later", reason)
+        name, identity = _names(folder)
         if arguments.get("name") is None:
-            arguments.name = f"{folder.parent.name}/{folder.name}"
+            arguments.name = name
+        if arguments.get("id") is None and arguments.get("version") is None:
+            arguments.id = identity  # so that a run that goes on is the same one there
+
+
+def forget_places(trainer: dict[str, Any], folder: Path) -> None:
+    """Take out what `place_loggers` set, which is this run's own: another run of the same configuration has its own.
+
+    Args:
+        trainer: The `trainer` section as plain types, changed in place.
+        folder: The run's folder.
+    """
+    logger = trainer.get("logger")
+    name, identity = _names(folder)
+    own = {"save_dir": (str(folder), "."), "name": (name, None), "id": (identity, None)}
+    for entry in logger if isinstance(logger, list) else [logger]:
+        arguments = entry.get("init_args") if isinstance(entry, dict) else None
+        for key, (mine, default) in own.items():
+            if isinstance(arguments, dict) and arguments.get(key) == mine:
+                arguments[key] = default
+
+
+def _names(folder: Path) -> tuple[str, str]:
+    """The name and the id of a run for W&B, which takes ids of 128 characters."""
+    return f"{folder.parent.name}/{folder.name}", f"{folder.parent.name}-{folder.name}"[:128]
 
 
 def _entries(logger: Any) -> Iterator[Any]:

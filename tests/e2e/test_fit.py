@@ -154,3 +154,6 @@ def test_wandb_works_offline_and_says_so_once(ftlab: Command, tmp_path: Path) ->
     stored = record.read_bytes()
     assert b"base_val_loss" in stored  # the summary
     assert b"block_size" in stored  # the configuration
+    assert record.name == f"run-quickstart-{folder.name}.wandb"  # a run that goes on has the same
+    (logger,) = [yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["logger"]]
+    assert [logger["init_args"][key] for key in ("id", "name", "save_dir")] == [None, None, "."]  # another run of it has its own
