@@ -29,12 +29,12 @@ from ftlab.folders import sweep
 from ftlab.given import Given
 from ftlab.half import half_plugin
 from ftlab.hardware import check_hardware
+from ftlab.lean import NoProfiler
 from ftlab.lock import locked
 from ftlab.loggers import forget_places, place_loggers
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import tried
 from ftlab.parser_errors import refusal
-from ftlab.profiler import NoProfiler
 from ftlab.quiet import quiet
 from ftlab.ranks import end_ranks
 from ftlab.resumed import Resumed

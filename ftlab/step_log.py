@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from ftlab.run_callback import RunCallback
+from ftlab.lean import RunCallback
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule

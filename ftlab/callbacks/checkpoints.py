@@ -19,8 +19,8 @@ from ftlab import checkpoint_io as files
 from ftlab.callbacks.jsonl import JsonLinesLogger
 from ftlab.errors import ConfigError, StorageError
 from ftlab.folders import try_writing
+from ftlab.lean import RunCallback
 from ftlab.ranks import on_rank_zero
-from ftlab.run_callback import RunCallback
 from ftlab.signals import SignalFlag, StoppedError, leave_at_once
 
 if TYPE_CHECKING:

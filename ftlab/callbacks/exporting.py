@@ -16,10 +16,10 @@ from ftlab.callbacks.record import parameter_counts
 from ftlab.errors import CheckpointError
 from ftlab.export import base_is_lost, export_run
 from ftlab.folders import published
+from ftlab.lean import RunCallback
 from ftlab.merging import merged, put
 from ftlab.model_card import Facts
 from ftlab.redact import redacted
-from ftlab.run_callback import RunCallback
 from ftlab.run_folder import write_json
 from ftlab.samples import short_sample
 from ftlab.saving import is_plain, save_whole

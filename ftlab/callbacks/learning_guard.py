@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ftlab.batch import IGNORE, Batch
 from ftlab.errors import NumericsError
+from ftlab.lean import RunCallback
 from ftlab.numerics import frozen_sums, tensor_sums
-from ftlab.run_callback import RunCallback
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from ftlab.batch import Batch
 from ftlab.errors import StorageError
-from ftlab.run_callback import RunCallback
+from ftlab.lean import RunCallback
 from ftlab.run_folder import finite, write_text
 
 Numbered = tuple[int, dict[str, object]]

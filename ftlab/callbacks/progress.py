@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from ftlab.callbacks.throughput import Throughput, peak_memory
-from ftlab.run_callback import RunCallback
+from ftlab.lean import RunCallback
 
 log = logging.getLogger(__name__)
 

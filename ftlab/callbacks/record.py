@@ -16,8 +16,8 @@ from torch import nn
 
 from ftlab import origins
 from ftlab.callbacks.throughput import Throughput, peak_memory
+from ftlab.lean import RunCallback
 from ftlab.redact import redacted
-from ftlab.run_callback import RunCallback
 from ftlab.run_folder import write_json, write_text
 
 if TYPE_CHECKING:

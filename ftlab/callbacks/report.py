@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from ftlab.run_callback import RunCallback
+from ftlab.lean import RunCallback
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule

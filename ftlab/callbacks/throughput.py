@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from ftlab.batch import Batch
-from ftlab.run_callback import RunCallback
+from ftlab.lean import RunCallback
 
 
 class Throughput(RunCallback):

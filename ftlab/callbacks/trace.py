@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ftlab.batch import Batch
-from ftlab.run_callback import RunCallback
+from ftlab.lean import RunCallback
 
 VARIABLE = "FTLAB_TRACE"
 """Environment variable with the folder that traces are written to."""

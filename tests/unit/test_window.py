@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftlab import Backbone, FinetuneData, FinetuneModule
 from ftlab.data.sources.in_memory import Rows
-from ftlab.run_callback import RunCallback
+from ftlab.lean import RunCallback
 from ftlab.strategies.full import Full
 from ftlab.tasks.base import Outputs
 from ftlab.tasks.causal_lm import CausalLM
