@@ -108,6 +108,7 @@ def _child(request: dict[str, Any]) -> None:
     tempfile.tempdir = None  # TMPDIR may be another now
     if request["modes"]:
         _obey_modes()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has it start without
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     for hook in request["hooks"]:
