@@ -51,6 +51,7 @@ def test_an_export_that_is_killed_between_two_files_is_not_seen(folder: Path, wa
     ftlab.load(folder / "out")
 
 
+@pytest.mark.slow
 def test_half_an_export_in_its_own_place_would_be_seen(folder: Path, warm: Run, run: Path) -> None:
     """K11, control; and what is seen is refused."""
     (folder / "kill.py").write_text(KILL + DIRECT + PLUGIN)

@@ -107,6 +107,7 @@ def test_a_rank_without_scored_positions_takes_the_others_step(tmp_path: Path) -
     took_the_others_step(in_two_processes(tmp_path), model_folder(tmp_path))
 
 
+@pytest.mark.slow
 def test_ranks_that_count_alone_go_apart(tmp_path: Path) -> None:
     """N7, control: a rank that divides by its own count, and so takes no step where it has none."""
     ranks = in_two_processes(tmp_path, "alone")
