@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,8 +57,8 @@ def main() -> None:
             bank.add(name, folders[name])
         alone = {name: load(folder).model for name, folder in folders.items()}
         equal = all(torch.equal(bank.use(n)(tokens).logits, m(tokens).logits) for n, m in alone.items())
-        anew = statistics.median(cpu_ms(lambda f=folder: load(f)) for _ in range(repeats) for folder in folders.values())  # type: ignore[misc]
-        switch = statistics.median(cpu_ms(lambda n=name: bank.use(n)) for _ in range(repeats) for name in RUNS)  # type: ignore[misc]
+        anew = statistics.median(cpu_ms(partial(load, folder)) for _ in range(repeats) for folder in folders.values())
+        switch = statistics.median(cpu_ms(partial(bank.use, name)) for _ in range(repeats) for name in RUNS)
         apart = sum(p.numel() * p.element_size() for m in alone.values() for p in m.parameters())
     print(f"load anew {anew:,.0f} ms of CPU, use() {1e3 * switch:,.0f} µs; outputs bit-equal: {equal}")
     print(f"three runs: {bank.bytes():,} bytes in the bank, {apart:,} loaded apart")
