@@ -10,7 +10,13 @@ from torch import Tensor
 
 from ftlab.batch import Batch
 from ftlab.errors import DataError
-from ftlab.tasks.base import Outputs, Task
+from ftlab.gathering import Numbered, gathered, predictions_of
+from ftlab.tasks.base import NumberedRows, Outputs, Task
+
+
+def no_rows() -> NumberedRows:
+    """For tasks that need none to score predictions."""
+    return ()
 
 
 class Evaluation:
@@ -29,6 +35,7 @@ class Evaluation:
             if device.type == "mps":
                 self.metrics.set_dtype(wide)
             self.metrics.to(device)
+        self.records: list[Numbered] = []
         self.sums = torch.zeros(2, len(task.heads), dtype=wide, device=device)
 
     def add(self, outputs: Outputs, batch: Batch) -> None:
@@ -37,14 +44,17 @@ class Evaluation:
         self.sums += torch.stack([torch.stack([v.detach().to(self.sums) for v in row]) for row in values])
         if self.metrics is not None:
             self.task.update(self.metrics, outputs, batch)
+        if self.task.scores and batch.index:
+            self.records += zip(batch.rows.tolist(), batch.index, self.task.records(outputs, batch), strict=True)
 
-    def result(self, sum_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """`loss`, `loss_<head>` where there are several, what the task derives, and its metrics.
+    def result(self, sum_ranks: Callable[[Tensor], Tensor], rows: Callable[[], NumberedRows] = no_rows) -> dict[str, float]:
+        """`loss`, `loss_<head>` where there are several, what the task derives and scores, and its metrics.
 
         A metric with a value for each of several outputs gives their mean, and `<name>_0` and so on.
 
         Args:
             sum_ranks: Adds a tensor over all ranks.
+            rows: The rows of the split.
 
         Raises:
             DataError: Nothing was scored for one of the heads.
@@ -59,6 +69,8 @@ class Evaluation:
         if len(means) > 1:
             figures |= {f"loss_{h}": mean for h, mean in means.items()}
         figures |= self.task.derived(means)
+        if self.task.scores:
+            figures |= self.task.score(predictions_of(self.task, gathered(self.records)), rows())
         return figures | self._computed()
 
     def _computed(self) -> dict[str, float]:

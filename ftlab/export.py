@@ -124,6 +124,7 @@ def _write(module: FinetuneModule, work: Path, facts: Facts, made: merging.Merge
     opening = _NATIVE if is_native(work) else _opening(record, is_adapter(work))
     text = card(facts, module.backbone.name, opening, is_adapter(work))
     (work / "README.md").write_text(text, encoding="utf-8")
+    module.task.complete_export(work)
     write_record(work, record)
 
 

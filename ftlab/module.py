@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,7 @@ from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
 from ftlab.quantised import quantised_names
 from ftlab.resumed import MayDiffer
+from ftlab.rows import Prediction
 from ftlab.spikes import Spikes
 from ftlab.step_log import StepLog
 from ftlab.strategies.applied import applied
@@ -252,7 +253,7 @@ class FinetuneModule(LeanModule):
 
     def _report(self, prefix: str, extra: dict[str, float]) -> None:
         assert self._evaluation is not None
-        figures = self._evaluation.result(self._sum_ranks)
+        figures = self._evaluation.result(self._sum_ranks, partial(self.trainer.datamodule.rows, prefix))  # type: ignore[attr-defined]
         self._evaluation = None
         if self.trainer.sanity_checking:
             self.base_figures = figures
@@ -261,7 +262,7 @@ class FinetuneModule(LeanModule):
         self.log("step", float(self.global_step))  # what loggers call the step; Lightning's own count is one behind
         self.log_dict({**{f"{prefix}_{name}": value for name, value in figures.items()}, **extra}, rank_zero_only=False, sync_dist=False)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, object]]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         records = self.task.predict(self.adapted, batch)
         return [{"row": row, **record} for row, record in zip(batch.rows.tolist(), records, strict=True) if row >= 0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,3 +16,18 @@ Example: TypeAlias = dict[str, int | float | list[int] | list[float]]
 
 Stored: TypeAlias = Mapping[str, NDArray[np.generic]]
 """An `Example` read back from the token cache: every field is a one-dimensional array, a scalar has length 1."""
+
+
+class Examples(Protocol):
+    """All examples of a split."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Stored: ...
+
+
+Key: TypeAlias = tuple[int, int, int]
+"""(seed, epoch, number of the example): what anything random in an example is drawn from, by `numpy.random.default_rng(key)`."""
+
+Prediction: TypeAlias = dict[str, object]
+"""What a task says of one row: column name → value."""

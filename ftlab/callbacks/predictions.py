@@ -6,22 +6,23 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 
 from ftlab.batch import Batch
 from ftlab.errors import StorageError
+from ftlab.gathering import Numbered, gathered, predictions_of
 from ftlab.lean import RunCallback
+from ftlab.rows import Prediction
 from ftlab.run_folder import finite, write_text
 
-Numbered = tuple[int, dict[str, object]]
-"""(number of the example in the token cache, record)"""
+if TYPE_CHECKING:
+    from ftlab.module import FinetuneModule
 
 
 class PredictionWriter(RunCallback):
-    """Writes `predictions.jsonl` or `predictions.parquet`: a record per example, in the source's order, with the row's number.
+    """Writes `predictions.jsonl` or `predictions.parquet`: the predictions in the source's order, with the row's number.
 
     Args:
         folder: The run's folder.
@@ -35,29 +36,24 @@ class PredictionWriter(RunCallback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.records += zip(batch.index, outputs, strict=True)
+        self.records += [(record.pop("row"), index, record) for index, record in zip(batch.index, outputs, strict=True)]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A row may have several examples, so that its number alone does not give their order.
-        records = [record for _, record in sorted(_gathered(self.records), key=lambda numbered: numbered[0])]
-        self.records = []
+        records, self.records = gathered(self.records), []
         if not trainer.is_global_zero:
             return
+        task = cast("FinetuneModule", pl_module).task
+        predictions = predictions_of(task, records)
+        rows: list[Prediction] = [{"row": row, **prediction} for row, prediction in predictions]
         if self.path.suffix == ".parquet":
-            _write_parquet(self.path, records)
+            _write_parquet(self.path, rows)
         else:
-            write_text(self.path, "".join(json.dumps(finite(r), ensure_ascii=False) + "\n" for r in records))
+            write_text(self.path, "".join(json.dumps(finite(r), ensure_ascii=False) + "\n" for r in rows))
+        for name, text in task.prediction_files(predictions).items():
+            write_text(self.path.with_name(name), text)
 
 
-def _gathered(records: list[Numbered]) -> list[Numbered]:
-    if not (dist.is_available() and dist.is_initialized()):
-        return records
-    parts: list[list[Numbered] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, records)
-    return [record for part in parts for record in part or []]
-
-
-def _write_parquet(path: Path, records: list[dict[str, object]]) -> None:
+def _write_parquet(path: Path, records: list[Prediction]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

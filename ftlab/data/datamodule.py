@@ -128,6 +128,10 @@ class FinetuneData(LightningDataModule):
     def _numbered(self, view: View) -> Iterator[tuple[int, Row]]:
         return view.rows(self.source)
 
+    def rows(self, name: str) -> Iterator[tuple[int, Row]]:
+        """The numbered rows of a stage's split: `train`, `val`, `test` or `predict`."""
+        return self._numbered(self._needed(self._views(), name, name))
+
     def limit(self) -> int:
         """The most tokens a row may have.
 
@@ -205,7 +209,7 @@ class FinetuneData(LightningDataModule):
         return self._evaluation_loader("predict")
 
     def _evaluation_loader(self, name: str) -> FinetuneLoader:
-        return self._loader(name, self._plan(self.eval_batch_size))
+        return self._loader(name, replace(self._plan(self.eval_batch_size), seed=0))
 
     def _plan(self, batch_size: int) -> Plan:
         assert self.trainer is not None
@@ -220,7 +224,8 @@ class FinetuneData(LightningDataModule):
         )
 
     def _loader(self, name: str, plan: Plan) -> FinetuneLoader:
-        return FinetuneLoader(self.stores[name], partial(self.module.task.collate, tokenizer=self.module.tokenizer), plan)
+        task, tokenizer = self.module.task, self.module.tokenizer
+        return FinetuneLoader(self.stores[name], partial(task.collate, tokenizer=tokenizer), plan, partial(task.draw, tokenizer=tokenizer))
 
 
 class _Checked:

@@ -12,9 +12,16 @@ from torch.utils.data import DataLoader, Dataset
 from ftlab.batch import Batch
 from ftlab.data.order import Index, epoch_batches, rank_share
 from ftlab.data.store import TokenStore
-from ftlab.rows import Stored
+from ftlab.rows import Examples, Key, Stored
 
 Collate = Callable[[Sequence[Stored]], Batch]
+Draw = Callable[[Examples, int, Key], Stored]
+"""(examples, number, key) → the example as an epoch shows it"""
+
+
+def as_stored(examples: Examples, index: int, key: Key) -> Stored:
+    """The example as it is, in every epoch."""
+    return examples[index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +63,16 @@ class FinetuneLoader:
         store: The examples.
         collate: Examples → batch.
         plan: How they are cut.
+        draw: What an epoch shows of an example.
     """
 
-    def __init__(self, store: TokenStore, collate: Collate, plan: Plan) -> None:
+    def __init__(self, store: TokenStore, collate: Collate, plan: Plan, draw: Draw = as_stored) -> None:
         self.store = store
         self.plan = plan
         self._epoch = 0
         self._handed = 0
         self._resumed = False
-        self._numbered = _Numbered(store)
+        self._numbered = _Numbered(store, draw, plan.seed)
         self._filling = _Filling(collate)
         self._sampler = _Sampler()
         self._workers = self._start_workers() if plan.workers else None
@@ -94,10 +102,10 @@ class FinetuneLoader:
 
     def _fetched(self, batches: list[Index]) -> Iterator[Batch]:
         """The batches of some rows, from the workers or made here: torch's loader takes longer than a small batch."""
-        self._sampler.batches = batches
+        self._sampler.batches, self._sampler.epoch = batches, self._epoch
         if self._workers is not None:
             return iter(self._workers)
-        made = (self._filling([self._numbered[row] for row in rows]) for rows in self._sampler)
+        made = (self._filling([self._numbered[place] for place in places]) for places in self._sampler)
         return (batch.pin_memory() for batch in made) if self.plan.pin else made
 
     def _batches(self) -> list[Index]:
@@ -120,33 +128,34 @@ class FinetuneLoader:
         self._resumed = True
 
 
+_FILLER = -1
+_Place = tuple[int, int]
+"""(epoch, row)"""
+
+
 class _Sampler:
     """A batch sampler that outlives an epoch, so that workers do too."""
 
     def __init__(self) -> None:
         self.batches: list[Index] = []
+        self.epoch = 0
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return (_or_filler(rows) for rows in self.batches)
+    def __iter__(self) -> Iterator[list[_Place]]:
+        # A rank without a row of its own runs the first row unscored: all ranks then take the same number of steps.
+        return ([(self.epoch, row) for row in rows.tolist() or [_FILLER]] for rows in self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
 
 
-_FILLER = -1
-
-
-def _or_filler(rows: Index) -> list[int]:
-    """A rank without a row of its own runs the first row unscored: all ranks then take the same number of steps."""
-    return rows.tolist() or [_FILLER]
-
-
 class _Numbered(Dataset[tuple[int, Stored]]):
-    def __init__(self, store: TokenStore) -> None:
-        self.store = store
+    def __init__(self, store: TokenStore, draw: Draw, seed: int) -> None:
+        self.store, self.draw, self.seed = store, draw, seed
 
-    def __getitem__(self, index: int) -> tuple[int, Stored]:
-        return index, self.store[max(index, 0)]
+    def __getitem__(self, place: _Place) -> tuple[int, Stored]:
+        epoch, row = place
+        index = max(row, 0)
+        return row, self.draw(self.store, index, (self.seed, epoch, index))
 
 
 class _Filling:

@@ -6,13 +6,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
 
 from torch import Tensor, nn
 
 from ftlab.batch import Batch
 from ftlab.errors import DataError, suggest
-from ftlab.rows import Example, Row, Stored
+from ftlab.rows import Example, Examples, Key, Prediction, Row, Stored
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ class Task(ABC):
     auto_class: ClassVar[str]
     """The `transformers` auto class that loads the model, such as `AutoModelForCausalLM`."""
     paper: ClassVar[str] = ""
+    merges: ClassVar[bool] = False
+    """Whether the examples of one row, such as the windows of a long text, make one prediction together; see `merge`."""
+    scores: ClassVar[bool] = False
+    """Whether `score` finds figures in the predictions of a whole split."""
 
     empty: Literal["error", "skip"] = "error"
 
@@ -92,6 +97,19 @@ class Task(ABC):
             DataError: A row that cannot be used; the message has its number.
         """
 
+    def draw(self, examples: Examples, index: int, key: Key, tokenizer: PreTrainedTokenizerBase) -> Stored:
+        """One example as an epoch shows it: where masks, pairs or crops are drawn anew each time. A pure function of its arguments.
+
+        Evaluation always draws with seed and epoch 0, so that runs are measured by the same masks.
+
+        Args:
+            examples: The split's examples as `encode` made them.
+            index: Which one.
+            key: What everything random is drawn from, by `numpy.random.default_rng(key)`.
+            tokenizer: The backbone's.
+        """
+        return examples[index]
+
     @abstractmethod
     def collate(self, examples: Sequence[Stored], tokenizer: PreTrainedTokenizerBase) -> Batch:
         """Pad examples into one batch."""
@@ -112,8 +130,33 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, object]]:
-        """One record per row of the batch, in order, without the row's number."""
+    def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
+        """One record per example of the batch, in order, without the row's number; where `merges` is set, what `merge` needs."""
+
+    def records(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
+        """What `predict` gives, from outputs that there are already; needed where `scores` is set."""
+        raise NotImplementedError(f"{type(self).__name__} scores predictions, so it must define records")
+
+    def merge(self, records: Sequence[Prediction]) -> Prediction:
+        """The prediction of a row from the records of its examples, in their order; needed where `merges` is set."""
+        (record,) = records
+        return record
+
+    def score(self, predictions: Sequence[tuple[int, Prediction]], rows: NumberedRows) -> dict[str, float]:
+        """Figures over a whole split, such as an F1 over entities; independent of batches and ranks.
+
+        Args:
+            predictions: (number of the row, prediction), by number; a filler or a row that was left out is not among them.
+            rows: The rows of the split.
+        """
+        return {}
+
+    def prediction_files(self, predictions: Sequence[tuple[int, Prediction]]) -> dict[str, str]:
+        """Name → contents of files that belong beside `predictions.jsonl`, such as those of a benchmark's own format."""
+        return {}
+
+    def complete_export(self, folder: Path) -> None:
+        """Add to an exported folder what readers of the task's own kind expect in it."""
 
 
 def text_of(row: Row, column: str, number: int) -> str:
