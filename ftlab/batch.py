@@ -6,9 +6,13 @@ Shape legend of the whole project: B batch · T tokens · V vocabulary · D widt
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ftlab.rows import Stored
 
 IGNORE = -100
 """The integer label of a position that is not scored; float labels use NaN."""
@@ -27,6 +31,7 @@ class Batch:
         tokens: Tokens of the rows, padding left out; set by the loader, so that nothing has to ask the device.
         index: The examples' numbers in the token cache, set by the loader; none for a filler.
         known: What `counts` gives, set by the loader, so that nothing has to ask the device.
+        notes: For each example what its task needs to read the outputs, such as the words that tokens are of; it stays on the CPU.
     """
 
     inputs: dict[str, Tensor]
@@ -36,6 +41,7 @@ class Batch:
     tokens: int = 0
     index: tuple[int, ...] = ()
     known: dict[str, int] = field(default_factory=dict)
+    notes: tuple[Stored, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Scored positions per head, from the labels alone."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from ftlab.batch import Batch
-from ftlab.errors import DataError
+from ftlab.errors import ConfigError, DataError
 from ftlab.gathering import Numbered, gathered, predictions_of
+from ftlab.metrics import MetricCallable, collection, feed
 from ftlab.tasks.base import NumberedRows, Outputs, Task
 
 
@@ -25,16 +27,18 @@ class Evaluation:
     Args:
         task: What is evaluated.
         device: Where the sums live.
+        more: Metrics beside the task's own.
     """
 
-    def __init__(self, task: Task, device: torch.device) -> None:
+    def __init__(self, task: Task, device: torch.device, more: Sequence[MetricCallable] = ()) -> None:
         self.task = task
         self.metrics = task.metrics()
+        self.more = collection(more, map(str, self.metrics or ()))
         wide = torch.float32 if device.type == "mps" else torch.float64
-        if self.metrics is not None:
+        for metrics in self._collections():
             if device.type == "mps":
-                self.metrics.set_dtype(wide)
-            self.metrics.to(device)
+                metrics.set_dtype(wide)
+            metrics.to(device)
         self.records: list[Numbered] = []
         self.sums = torch.zeros(2, len(task.heads), dtype=wide, device=device)
 
@@ -44,6 +48,8 @@ class Evaluation:
         self.sums += torch.stack([torch.stack([v.detach().to(self.sums) for v in row]) for row in values])
         if self.metrics is not None:
             self.task.update(self.metrics, outputs, batch)
+        if self.more:
+            feed(self.more, self.task, outputs, batch)
         if self.task.scores and batch.index:
             self.records += zip(batch.rows.tolist(), batch.index, self.task.records(outputs, batch), strict=True)
 
@@ -71,17 +77,23 @@ class Evaluation:
         figures |= self.task.derived(means)
         if self.task.scores:
             figures |= self.task.score(predictions_of(self.task, gathered(self.records)), rows())
-        return figures | self._computed()
-
-    def _computed(self) -> dict[str, float]:
-        if self.metrics is None:
-            return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torchmetrics warns of what is undefined; the NaN in its place says it
-            computed = self.metrics.compute()
-        figures: dict[str, float] = {}
-        for name, value in computed.items():
-            figures[name] = float(value.double().mean())
-            if value.numel() > 1:
-                figures |= {f"{name}_{i}": float(v) for i, v in enumerate(value.flatten())}
+        for metrics in self._collections():
+            figures |= _computed(metrics)
         return figures
+
+    def _collections(self) -> list[MetricCollection]:
+        return [metrics for metrics in (self.metrics, self.more) if metrics]
+
+
+def _computed(metrics: MetricCollection) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torchmetrics warns of what is undefined; the NaN in its place says it
+        computed = metrics.compute()
+    figures: dict[str, float] = {}
+    for name, value in computed.items():
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"model.metrics has {name}, which gives a {type(value).__name__} instead of numbers; name another.")
+        figures[name] = float(value.double().mean())
+        if value.numel() > 1:
+            figures |= {f"{name}_{i}": float(v) for i, v in enumerate(value.flatten())}
+    return figures

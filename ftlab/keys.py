@@ -19,6 +19,7 @@ SECTIONS = {
 """First word of a key → the class whose arguments follow."""
 
 CLASS_KEYS = {
+    "model.metrics": "",
     "model.optimizer": "torch.optim",
     "trainer.accelerator": "",
     "trainer.callbacks": "lightning.pytorch.callbacks",

@@ -22,6 +22,7 @@ from ftlab.fingerprints import base_fingerprint, check, tokenizer_fingerprint
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
 from ftlab.lean import LeanModule
+from ftlab.metrics import MetricCallable, check_metrics
 from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
@@ -51,6 +52,7 @@ class FinetuneModule(LeanModule):
         optimizer: Any torch optimiser; null is fused AdamW with the strategy's own learning rate.
         schedule: Warm-up and decay of the learning rate, in optimiser steps.
         skip_nonfinite: Optimiser steps to leave out, because a loss or gradient is not finite, before the run ends.
+        metrics: Classes of torchmetrics to measure validation and test by, beside the task's own figures.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class FinetuneModule(LeanModule):
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule = Schedule(),  # noqa: B008  # frozen, and shown as the default in --help
         skip_nonfinite: int = 0,
+        metrics: list[MetricCallable] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -71,6 +74,8 @@ class FinetuneModule(LeanModule):
         if skip_nonfinite < 0:
             raise ConfigError(f"model.skip_nonfinite is {skip_nonfinite}; it must be 0 or more.")
         self.skip_nonfinite = skip_nonfinite
+        self.metrics = metrics or []
+        check_metrics(self.metrics, task)
         self.guard, self.spikes = Guard(skip_nonfinite, scaled=False), Spikes()
         self.strict_loading = False  # on_load_checkpoint checks more than torch would
         self.model: nn.Module | None = None
@@ -229,27 +234,22 @@ class FinetuneModule(LeanModule):
         return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
 
     def on_validation_epoch_start(self) -> None:
-        self._evaluation = Evaluation(self.task, self.device)
+        self._evaluation = Evaluation(self.task, self.device, self.metrics)
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
+        assert self._evaluation is not None
+        self._evaluation.add(self.task.forward(self.adapted, batch), batch)
+
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         extra = {f"tuning/{k}": v for k, v in self.tuning.metrics(self.adapted).items()}
         self._report("val", extra)
 
-    def on_test_epoch_start(self) -> None:
-        self._evaluation = Evaluation(self.task, self.device)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch)
-
     def on_test_epoch_end(self) -> None:
         self._report("test", {})
-
-    def _evaluate(self, batch: Batch) -> None:
-        assert self._evaluation is not None
-        self._evaluation.add(self.task.forward(self.adapted, batch), batch)
 
     def _report(self, prefix: str, extra: dict[str, float]) -> None:
         assert self._evaluation is not None

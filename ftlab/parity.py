@@ -63,32 +63,43 @@ def tolerance(dtype: torch.dtype, rearranged: bool) -> float:
 def logits_of(model: nn.Module, sample: list[Mapping[str, Tensor]]) -> list[Tensor]:
     """Logits (n, V) of every batch of `sample`, in float32, at the positions that are no padding; `model` is left in its mode.
 
-    A model without a head gives its last hidden states (n, D).
+    A model with several heads gives the logits of each, one without a head its last hidden states (n, D).
     """
     was = model.training
     model.eval()
-    found = []
-    for inputs in sample:
-        outputs = model(**inputs)
-        kept = outputs.get("logits")
-        logits: Tensor = (outputs.last_hidden_state if kept is None else kept).float()
-        mask = inputs.get("attention_mask")
-        found.append(logits if logits.ndim < 3 else logits.flatten(0, 1) if mask is None else logits[mask.bool()])
+    found = [_at_tokens(t.float(), inputs) for inputs in sample for t in _scores(model(**inputs))]
     model.train(was)
     return found
+
+
+def _scores(outputs: Mapping[str, object]) -> list[Tensor]:
+    """What a model says: its logits, else its last hidden states, else all tensors that it gives."""
+    for name in ("logits", "last_hidden_state"):
+        only = outputs.get(name)
+        if isinstance(only, Tensor):
+            return [only]
+    return [t for t in outputs.values() if isinstance(t, Tensor)]
+
+
+def _at_tokens(scores: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    mask = inputs.get("attention_mask")
+    return scores if scores.ndim < 3 else scores.flatten(0, 1) if mask is None else scores[mask.bool()]
 
 
 def compare(expected: list[Tensor], got: list[Tensor], rows: int, allowed: float) -> Parity:
     """Compare the logits of two models on the same batches."""
     if [e.shape for e in expected] != [g.shape for g in got]:
         return Parity(largest=float("inf"), divergence=float("inf"), agreement=0.0, tolerance=allowed, rows=rows)
-    left, right = torch.cat(expected), torch.cat(got)
-    scale = left.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-    divergence = F.kl_div(right.log_softmax(-1), left.log_softmax(-1), log_target=True, reduction="batchmean")
+    pairs = list(zip(expected, got, strict=True))
+    scale = torch.stack([left.abs().max() for left in expected]).max().clamp(min=torch.finfo(torch.float32).tiny)
+    differences = torch.stack([(left - right).abs().max() for left, right in pairs])
+    divergence = sum(float(F.kl_div(r.log_softmax(-1), e.log_softmax(-1), log_target=True, reduction="sum")) for e, r in pairs)
+    agreement = sum(int((left.argmax(-1) == right.argmax(-1)).sum()) for left, right in pairs)
+    positions = sum(len(left) for left in expected)
     return Parity(
-        largest=float((left - right).abs().max() / scale),
-        divergence=float(divergence.clamp(min=0)),
-        agreement=float((left.argmax(-1) == right.argmax(-1)).float().mean()),
+        largest=float(differences.max() / scale),
+        divergence=max(divergence / positions, 0.0),
+        agreement=agreement / positions,
         tolerance=allowed,
         rows=rows,
     )

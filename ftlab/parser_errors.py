@@ -15,7 +15,7 @@ from ftlab.type_words import wanted
 
 # The grammar of jsonargparse's messages; inner parsers' messages stand inside those of outer ones.
 _KEY = re.compile(r'Parser key "([^"]+)"')
-_REQUIRED = re.compile(r"arguments are required: (.+)")
+_REQUIRED = re.compile(r"arguments are required: (.+?)(?:\. Got value|$)", re.MULTILINE)
 _NOT_ACCEPTED = re.compile(r"(?:Option|option) '([^']+)'(?: is not accepted|$)", re.MULTILINE)
 _DENIED = re.compile(r"Importing '([^']+)' is not allowed, denied by")
 _ABSENT = re.compile(r"module '([^']+)' has no attribute '([^']+)'")

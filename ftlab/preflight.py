@@ -180,6 +180,8 @@ def _check_classes(item: Given) -> None:
                 f"{key} names {path}, which a configuration may not name; allowed are installed plugins, "
                 f"--plugin, and classes under {', '.join(ALLOWED)}."
             )
+        if key == "model.metrics" and _is_path(path) and not path.startswith("torchmetrics."):
+            raise ConfigError(f"model.metrics names {path}; metrics are classes of torchmetrics, so name one of those.")
     slot = key.removesuffix(".class_path").removesuffix(".help")
     for name in _short_names(slot, item.value):
         names = source.exports(CLASS_KEYS[slot])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,13 @@ def probing(model: nn.Module) -> Iterator[None]:
 
 
 def probe_inputs(model: nn.Module, vocabulary: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` (1, 4): four different tokens, as far as V allows."""
+    """`input_ids` and `attention_mask` (1, 4): four different tokens, as far as V allows; four such rows for a model of choices."""
+    from transformers import MODEL_FOR_MULTIPLE_CHOICE_MAPPING
+
     ids = torch.arange(4, 8, device=device_of(model)).remainder(vocabulary)[None]
+    of_choices: Any = MODEL_FOR_MULTIPLE_CHOICE_MAPPING
+    if of_choices.get(type(getattr(model, "config", None)), None) is type(model):
+        ids = ids.repeat(4, 1)  # given (B, T) it takes T for the number of choices
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

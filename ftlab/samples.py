@@ -14,6 +14,7 @@ from ftlab.errors import FtlabError
 
 if TYPE_CHECKING:
     from ftlab.data.datamodule import FinetuneData
+    from ftlab.data.store import TokenStore
     from ftlab.module import FinetuneModule
 
 log = logging.getLogger(__name__)
@@ -36,17 +37,21 @@ def sample(module: FinetuneModule, data: FinetuneData) -> list[Mapping[str, Tens
     finally:
         data.trainer = None
     store = data.stores[split]
-    examples = [store[i] for i in range(min(_ROWS, len(store)))]
-    return [module.task.collate(examples, module.tokenizer).inputs]
+    return [_inputs(module, store, _ROWS)]
 
 
 def short_sample(module: FinetuneModule, data: FinetuneData) -> list[Mapping[str, Tensor]]:
     """The beginnings of a few rows of a data module that has been set up, its validation split first."""
     store = next(data.stores[split] for split in ("val", "train") if split in data.stores)
-    examples = [store[i] for i in range(min(_ROWS // 2, len(store)))]
-    inputs = module.task.collate(examples, module.tokenizer).inputs
+    inputs = _inputs(module, store, _ROWS // 2)
     length = inputs["input_ids"].shape[1]
     return [{name: t[:, :_AT_MOST] if t.ndim == 2 and t.shape[1] == length else t for name, t in inputs.items()}]
+
+
+def _inputs(module: FinetuneModule, store: TokenStore, rows: int) -> dict[str, Tensor]:
+    """The first examples as evaluation shows them."""
+    task, tokenizer = module.task, module.tokenizer
+    return task.collate([task.draw(store, i, (0, 0, i), tokenizer) for i in range(min(rows, len(store)))], tokenizer).inputs
 
 
 def random_tokens(module: FinetuneModule) -> dict[str, Tensor]:
@@ -55,6 +60,7 @@ def random_tokens(module: FinetuneModule) -> dict[str, Tensor]:
     size = int(config.vocab_size)
     context = module.backbone.context(module.hf_config)
     length = _LENGTH if context is None else min(_LENGTH, context - module.tuning.virtual_tokens())
-    ids = torch.randint(0, size, (_ROWS, length), generator=torch.Generator().manual_seed(0))
+    rows = length if module.task.auto_class == "AutoModelForMultipleChoice" else _ROWS  # given (B, T) it takes T for the number of choices
+    ids = torch.randint(0, size, (rows, length), generator=torch.Generator().manual_seed(0))
     ids[:, length // 2] = size - 1
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

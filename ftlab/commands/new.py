@@ -18,8 +18,8 @@ _KINDS = {"strategy": ("strategies", "tuning strategy"), "task": ("tasks", "task
 """What can be made → its kind in the registry, and what to call it."""
 _USES = {
     "strategy": "`ftlab fit --config my.yaml --model.tuning $name` trains with it; `ftlab check $name` runs the tests without pytest.",
-    "task": "`ftlab fit --config my.yaml --model.task $name` learns it.",
-    "source": "`ftlab fit --config my.yaml --data.source $name` reads from it.",
+    "task": "`ftlab fit --config my.yaml --model.task $name` learns it; `ftlab check $name` runs the tests without pytest.",
+    "source": "`ftlab fit --config my.yaml --data.source $name` reads from it; `ftlab check $name` runs the tests without pytest.",
 }
 
 

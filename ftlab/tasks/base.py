@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
 
@@ -41,6 +41,22 @@ class Outputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What `ftlab check` and the matrix of strategies measure a task on; declared as `sample` on its class.
+
+    Args:
+        rows: Four or more labelled rows, as a source would give them: short (the tiny models read 64 bytes, a token each), of several
+            lengths, and with every kind of label.
+        arguments: Fields of the task that fit these rows, as YAML would hold them, where they are not the defaults.
+        fails: Name of a check that cannot pass → why not; one that passes all the same is an error.
+    """
+
+    rows: Sequence[Row] = ()
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    fails: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """One objective. A subclass is a frozen, keyword-only dataclass: its fields are its YAML.
 
@@ -57,6 +73,8 @@ class Task(ABC):
     """Whether the examples of one row, such as the windows of a long text, make one prediction together; see `merge`."""
     scores: ClassVar[bool] = False
     """Whether `score` finds figures in the predictions of a whole split."""
+    sample: ClassVar[Sample] = Sample()
+    """What the class is measured on by `ftlab check`."""
 
     empty: Literal["error", "skip"] = "error"
 

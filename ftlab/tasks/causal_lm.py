@@ -16,7 +16,7 @@ from ftlab.batch import IGNORE, Batch
 from ftlab.errors import ConfigError, DataError
 from ftlab.probe import probe_inputs, probing, same
 from ftlab.rows import Example, Stored
-from ftlab.tasks.base import NumberedRows, Outputs, Task, batched, text_of, with_text
+from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task, batched, text_of, with_text
 from ftlab.tasks.collate import pad
 from ftlab.tasks.cross_entropy import cross_entropy_sum, token_losses
 from ftlab.tasks.lm_head import LanguageHead, language_head
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+_SAMPLE = ("one two three", "words of all kinds", "birds sing", "many old dogs sleep", "it is late", "no")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class CausalLM(Task):
 
     heads = ("lm",)
     auto_class = "AutoModelForCausalLM"
+    sample = Sample(rows=[{"text": text} for text in _SAMPLE], arguments={"block_size": 16})
 
     text_column: str = "text"
     block_size: int | None = None

@@ -23,6 +23,27 @@ def value_of(row: Row, column: str, number: int) -> object:
     return value
 
 
+class OneKind:
+    """Tells whether all labels of a column are names, or whole numbers, or true and false."""
+
+    def __init__(self) -> None:
+        self._first: type | None = None
+
+    def check(self, value: object, number: int) -> None:
+        """Compare a row's label with the first one.
+
+        Raises:
+            DataError: It is of another kind.
+        """
+        self._first = self._first or type(value)
+        if type(value) is not self._first:
+            others = _KINDS.get(self._first, self._first.__name__)
+            raise DataError(f"row {number} has the label {value!r} while others are {others}; use one kind of label.")
+
+
+_KINDS = {str: "names", int: "whole numbers", bool: "true or false"}
+
+
 def collect(values: Iterable[tuple[int, object]]) -> tuple[str, ...]:
     """The set of labels in sorted order, names made of digits by their value; whole numbers stand for all ids up to the largest.
 
@@ -31,7 +52,10 @@ def collect(values: Iterable[tuple[int, object]]) -> tuple[str, ...]:
     """
     names: dict[str, int] = {}
     ids: dict[int, int] = {}
+    flags = OneKind()
     for number, value in values:
+        if isinstance(value, str | bool):
+            flags.check(value, number)  # as text, true and 'True' would be one label
         if isinstance(value, int) and not isinstance(value, bool):
             ids.setdefault(value, number)
         elif isinstance(value, str | bool):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftlab.strategies.base import TuningStrategy
-
-MEANT: dict[type[TuningStrategy], str] = {}
+MEANT: dict[type, str] = {}
 
 
 def meant_for(check: str) -> type:
     """Decorator: the class is a frozen dataclass, and its fault is found by `check`."""
 
-    def register(cls: type[TuningStrategy]) -> type[TuningStrategy]:
-        made = dataclass(frozen=True, kw_only=True)(cls)
+    def register(cls: type) -> type:
+        made: type = dataclass(frozen=True, kw_only=True)(cls)
         MEANT[made] = check
         return made
 

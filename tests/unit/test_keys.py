@@ -25,7 +25,7 @@ def test_the_source_has_the_keys_of_the_parser(command: str) -> None:
 
 
 def test_keys_that_name_classes_are_all_known_as_such() -> None:
-    # An argument whose type holds a class of Lightning's or torch's is one whose value may name a class.
+    # An argument whose type holds a class of Lightning's, torch's or torchmetrics' is one whose value may name a class.
     hints = {a.dest: a._typehint for a in built("fit")._actions if hasattr(a, "_typehint")}
     naming = {key for key, hint in hints.items() if _ours(key) and any(map(_builds, _parts(hint)))}
     assert naming == set(CLASS_KEYS)
@@ -36,7 +36,7 @@ def _ours(key: str) -> bool:
 
 
 def _builds(part: Any) -> bool:
-    return isinstance(part, type) and part.__module__.partition(".")[0] in ("lightning", "torch")
+    return isinstance(part, type) and part.__module__.partition(".")[0] in ("lightning", "torch", "torchmetrics")
 
 
 def _parts(hint: Any) -> Iterator[Any]:

@@ -5,15 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ftlab.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What `ftlab check` measures a source on; declared as `sample` on its class.
+
+    Args:
+        files: Name → contents of files to write for it.
+        arguments: The source's fields, as YAML would hold them; the name of a file, or of its folder, becomes a path.
+        fails: Name of a check that cannot pass → why not; one that passes all the same is an error.
+    """
+
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    fails: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSource(ABC):
     """Where rows come from. A subclass is a frozen, keyword-only dataclass; its fields are its YAML."""
+
+    sample: ClassVar[Sample] = Sample()
+    """What the class is measured on by `ftlab check`."""
 
     @abstractmethod
     def splits(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ftlab.data.sources.base import Sample
 from ftlab.data.sources.file_source import FileSource
 from ftlab.data.sources.lines import check_encoding, lines
 from ftlab.errors import ConfigError, DataError
@@ -29,6 +30,11 @@ class Csv(FileSource):
         extra: Whether fields beyond the last column are an error (refuse) or are left out (drop).
         encoding: Text encoding of the files.
     """
+
+    sample = Sample(
+        files={"train.csv": 'text,label\none,0\n"two, three",1\nfour,0\n', "held.csv": "text,label\nfive,1\n"},
+        arguments={"path": {"train": "train.csv", "validation": "held.csv"}},
+    )
 
     path: str | dict[str, str]
     delimiter: str | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ftlab.data.sources.base import DataSource
+from ftlab.data.sources.base import DataSource, Sample
 from ftlab.data.sources.files import no_rows, refuse_bad_text, unknown_split
 from ftlab.data.sources.hub_builder import open_builder, reading, split_names
 from ftlab.errors import ConfigError
@@ -31,6 +31,12 @@ class HubDataset(DataSource):
         name: Configuration of the dataset; null if it has only one.
         revision: Commit, tag or branch on the hub; null takes the newest commit, a commit makes runs repeatable.
     """
+
+    sample = Sample(
+        files={"rows/train.jsonl": '{"text": "one"}\n{"text": "two"}\n{"text": "three"}\n', "rows/validation.jsonl": '{"text": "four"}\n'},
+        arguments={"path": "rows"},
+        fails={"missing_file": "the splits of a folder are those that are there"},
+    )
 
     path: str
     name: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ftlab.data.sources.base import DataSource
+from ftlab.data.sources.base import DataSource, Sample
 from ftlab.data.sources.files import no_rows, refuse_bad_text, unknown_split
 from ftlab.rows import Row
 
@@ -22,6 +22,8 @@ class Rows(DataSource):
     Args:
         items: The rows, column → value, which become the split `train`, or the rows of every split.
     """
+
+    sample = Sample(arguments={"items": {"train": [{"text": "one"}, {"text": "two"}, {"text": "three"}], "validation": [{"text": "four"}]}})
 
     items: list[dict[str, Value]] | dict[str, list[dict[str, Value]]]
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ftlab.data.sources.base import Sample
 from ftlab.data.sources.file_source import FileSource
 from ftlab.data.sources.files import refuse_bad_text
 from ftlab.data.sources.lines import check_encoding, lines
@@ -23,6 +24,11 @@ class JsonLines(FileSource):
         path: The file, which becomes the split `train`, or a file for every split.
         encoding: Text encoding of the files.
     """
+
+    sample = Sample(
+        files={"train.jsonl": '{"text": "one"}\n{"text": "two"}\n{"text": "three"}\n', "held.jsonl": '{"text": "four"}\n'},
+        arguments={"path": {"train": "train.jsonl", "validation": "held.jsonl"}},
+    )
 
     path: str | dict[str, str]
     encoding: str = "utf-8"

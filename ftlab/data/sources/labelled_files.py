@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ftlab.data.sources.base import DataSource
+from ftlab.data.sources.base import DataSource, Sample
 from ftlab.data.sources.files import fingerprint_of, no_rows, unknown_split
 from ftlab.data.sources.lines import Unit, check_encoding, texts
 from ftlab.errors import ConfigError
@@ -21,6 +21,8 @@ class LabelledFiles(DataSource):
         unit: What a row is: a line, a paragraph (blank lines separate them) or the whole file.
         encoding: Text encoding of the files.
     """
+
+    sample = Sample(files={"neg.txt": "no\nnever\n", "pos.txt": "yes\nalways\n"}, arguments={"path": {"neg": "neg.txt", "pos": "pos.txt"}})
 
     path: dict[str, str]
     unit: Unit = "line"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftlab.data.sources.base import Sample
 from ftlab.data.sources.file_source import FileSource
 from ftlab.data.sources.files import opened, refuse_bad_text
 from ftlab.errors import DataError
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH = 1024
+_ROWS = base64.b85decode(
+    "P(e~L6#x}F6*?>x1{DAm1{DSz00002000060RsR40B>$(0{{R3ba!tB0001VXmVv`6$BY9H2@d}b7N>_ZDADx02K@+0vH5zWq5QY08AVJ000&S85|iLCIB"
+    "223>hT`02vqrbY*yS6#y0n7GM@&CJ0F!6#x|g6#@V}78V%>872S*0000MU={`@2o_)fC?IfQa&dKKbS-0Wa4lhSa&LDac4cyNX>V>IGBz$SE-"
+    "@J#8~^|ShyVZpP(e~L"
+)
+"""A file with the texts one, two and three, on which the class is checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +32,8 @@ class Parquet(FileSource):
     Args:
         path: The file, which becomes the split `train`, or a file for every split.
     """
+
+    sample = Sample(files={"train.parquet": _ROWS}, arguments={"path": "train.parquet"})
 
     path: str | dict[str, str]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ftlab.data.sources.base import Sample
 from ftlab.data.sources.file_source import FileSource
 from ftlab.data.sources.lines import Unit, check_encoding, texts
 from ftlab.rows import Row
@@ -19,6 +20,11 @@ class TextFile(FileSource):
         unit: What a row is: a line, a paragraph (blank lines separate them) or the whole file.
         encoding: Text encoding of the files.
     """
+
+    sample = Sample(
+        files={"train.txt": "one\ntwo\n\nthree\n", "held.txt": "four\n"},
+        arguments={"path": {"train": "train.txt", "validation": "held.txt"}},
+    )
 
     path: str | dict[str, str]
     unit: Unit = "line"

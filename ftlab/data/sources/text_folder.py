@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ftlab.data.sources.base import DataSource
+from ftlab.data.sources.base import DataSource, Sample
 from ftlab.data.sources.files import fingerprint_of, no_rows, unknown_split
 from ftlab.data.sources.lines import check_encoding, texts
 from ftlab.errors import ConfigError, DataError
@@ -24,6 +24,12 @@ class TextFolder(DataSource):
         pattern: Which files, relative to the folder of a split; ** stands for any depth.
         encoding: Text encoding of the files.
     """
+
+    sample = Sample(
+        files={"texts/train/a.txt": "one\ntwo\n", "texts/train/b.txt": "three\n", "texts/validation/c.txt": "four\n"},
+        arguments={"path": "texts"},
+        fails={"missing_file": "the files of a folder are those that are there"},
+    )
 
     path: str
     pattern: str = "**/*.txt"

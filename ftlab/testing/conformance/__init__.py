@@ -1,11 +1,17 @@
-"""The conformance suite of tuning strategies; subclass `StrategyConformance`, or run `ftlab check`."""
+"""The conformance suites of tuning strategies, tasks and data sources; subclass one of the classes, or run `ftlab check`."""
 
 # The order is that of the checks.
 # isort: off
 from ftlab.testing.conformance import declaring, applying, learning, storing, rows, backbones, running, ranks
+from ftlab.testing.conformance.tasks import binding, encoding, drawing, scoring, training, predicting
+from ftlab.testing.conformance.sources import reading, following
 
 # isort: on
-from ftlab.testing.conformance.author import StrategyConformance
-from ftlab.testing.conformance.check import CHECKS
+from ftlab.testing.conformance.author import DataConformance, StrategyConformance, TaskConformance
+from ftlab.testing.conformance.check import CHECKS, OF_KIND, SOURCE_CHECKS, TASK_CHECKS
 
-__all__ = ["CHECKS", "StrategyConformance", "applying", "backbones", "declaring", "learning", "ranks", "rows", "running", "storing"]
+__all__ = [
+    "CHECKS", "OF_KIND", "SOURCE_CHECKS", "TASK_CHECKS", "DataConformance", "StrategyConformance", "TaskConformance", "applying",
+    "backbones", "binding", "declaring", "drawing", "encoding", "following", "learning", "predicting", "ranks", "reading", "rows",
+    "running", "scoring", "storing", "training",
+]  # fmt: skip

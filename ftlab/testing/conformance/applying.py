@@ -15,7 +15,8 @@ from ftlab.parity import REARRANGED
 from ftlab.spec import spec_of
 from ftlab.strategies.targets import leaf_names, linear_names
 from ftlab.testing.conformance.check import BrokenError, NotApplicableError, alike, check, distance, require
-from ftlab.testing.conformance.subject import Subject, batch, few, logits, moved, snapshot, train
+from ftlab.testing.conformance.subject import Subject, batch, train
+from ftlab.testing.conformance.tensors import few, logits, moved, snapshot
 
 WRONG = "no_such_module"
 
@@ -131,7 +132,7 @@ def _leaves(subject: Subject) -> list[str]:
 
 def _accepted(subject: Subject, fields: dict[str, Any]) -> bool:
     try:
-        subject.but(**fields).module(subject.family)
+        subject.but(fields).module(subject.family)
     except ConfigError:
         return False
     return True

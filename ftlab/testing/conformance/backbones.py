@@ -11,6 +11,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from ftlab.batch import Batch
 from ftlab.errors import ConfigError
 from ftlab.parity import REARRANGED
 from ftlab.strategies.base import Placement
@@ -21,7 +22,8 @@ from ftlab.testing.conformance.check import BrokenError, NotApplicableError, ali
 from ftlab.testing.conformance.learning import learns
 from ftlab.testing.conformance.rows import ROUNDING, widened
 from ftlab.testing.conformance.storing import exported
-from ftlab.testing.conformance.subject import CLASSES, LANGUAGE, Subject, batch, few, logits, loss_of, moved, snapshot, train, trainable
+from ftlab.testing.conformance.subject import CLASSES, LANGUAGE, Subject, batch, loss_of, train
+from ftlab.testing.conformance.tensors import few, logits, moved, snapshot, trainable
 from ftlab.testing.models import DECODERS
 
 
@@ -30,7 +32,7 @@ def works(subject: Subject, family: str, task: Task | None = None) -> None:
     learns(subject, family, task=task)
     module = subject.module(family, task)
     before = snapshot(module.adapted)
-    train(module, [batch(module)] * 2)
+    train(module, [subject.batch(module)] * 2)
     stray = moved(before, module.adapted) - subject.strategy.owned(module.adapted)
     require(not stray, f"on {family} training changed {few(stray)}, which the strategy does not own")
 
@@ -42,11 +44,22 @@ def merged_there(subject: Subject, family: str, task: Task | None = None) -> Non
     module = subject.trained(family, task)
     if subject.quantised:  # the export knows what merging into packed weights may change
         with tempfile.TemporaryDirectory(dir=subject.root) as work:
-            exported(module, Path(work) / "merged", merge=True)
+            exported(module, Path(work) / "merged", merge=True, inputs=subject.batch(module).inputs)
+    elif subject.rows:
+        piece = subject.batch(module)
+        expected = _sums(module.task, module.adapted, piece)
+        merged = subject.strategy.merge(module.adapted)
+        alike(expected, _sums(module.task, merged, piece), REARRANGED, f"merged into {family}, the model has another loss")
     else:
         inputs = batch(module).inputs
         expected = logits(module.adapted, inputs)
         alike(expected, logits(subject.strategy.merge(module.adapted), inputs), REARRANGED, f"merged into {family}, the model is another")
+
+
+@torch.no_grad()
+def _sums(task: Task, model: nn.Module, piece: Batch) -> Tensor:
+    """The sum of each head's loss."""
+    return torch.stack([*task.forward(model.eval(), piece).sums.values()])
 
 
 def _works_or_is_refused(subject: Subject, family: str) -> None:
@@ -89,7 +102,7 @@ def embedding_targets(subject: Subject) -> None:
     leaf = next(name for name, m in base.named_modules() if isinstance(m, nn.Embedding)).rpartition(".")[2]
     for name in fields:
         try:
-            other = subject.but(**{name: [leaf]})
+            other = subject.but({name: [leaf]})
             other.module(subject.family)
         except ConfigError:
             continue

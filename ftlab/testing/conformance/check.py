@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from ftlab.testing.conformance.subject import Subject
 
 
 class BrokenError(Exception):
@@ -18,7 +15,7 @@ class BrokenError(Exception):
 
 
 class NotApplicableError(Exception):
-    """Why a check has nothing to look at in a strategy."""
+    """Why a check has nothing to look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,27 +34,46 @@ class Check:
     about: str
     needs: tuple[str, ...]
     beside: tuple[str, ...]
-    run: Callable[[Subject], None]
+    run: Callable[[Any], None]
 
 
 CHECKS: dict[str, Check] = {}
-"""Every check by name, in the order in which they are run."""
+"""Every check of a strategy by name, in the order in which they are run."""
+TASK_CHECKS: dict[str, Check] = {}
+"""Those of a task."""
+SOURCE_CHECKS: dict[str, Check] = {}
+"""Those of a data source."""
+OF_KIND = {"strategies": CHECKS, "tasks": TASK_CHECKS, "data": SOURCE_CHECKS}
+"""Kind in the registry → its checks."""
 
-Function = Callable[["Subject"], None]
+Function = TypeVar("Function", bound=Callable[[Any], None])
 
 
 def check(*needs: str, beside: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Make a function a check.
+    """Make a function a check of strategies.
 
     Args:
         needs: Names of checks that must hold first.
         beside: Names of checks that must hold first, or fail as declared.
     """
+    return _registering(CHECKS, needs, beside)
 
+
+def task_check(*needs: str, beside: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """The same for tasks."""
+    return _registering(TASK_CHECKS, needs, beside)
+
+
+def source_check(*needs: str, beside: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """The same for data sources."""
+    return _registering(SOURCE_CHECKS, needs, beside)
+
+
+def _registering(checks: dict[str, Check], needs: tuple[str, ...], beside: tuple[str, ...]) -> Callable[[Function], Function]:
     def register(function: Function) -> Function:
         assert function.__doc__ is not None
         name = function.__name__
-        CHECKS[name] = Check(name=name, about=function.__doc__.strip().splitlines()[0], needs=needs, beside=beside, run=function)
+        checks[name] = Check(name=name, about=function.__doc__.strip().splitlines()[0], needs=needs, beside=beside, run=function)
         return function
 
     return register

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from ftlab.strategies.base import TuningStrategy
+from ftlab.tasks.base import Task
 from ftlab.testing.conformance.check import NotApplicableError, alike, check, require
-from ftlab.testing.conformance.subject import Subject, batch, descent, few, loss_of, moved, snapshot, train, trainable
+from ftlab.testing.conformance.subject import PLAIN, RECOMPUTING, Build, Subject, batch, descent, loss_of, train
+from ftlab.testing.conformance.tensors import few, moved, snapshot, trainable
 
 
 @check("instances_apart")
@@ -18,12 +20,12 @@ def trains(subject: Subject) -> None:
     learns(subject, subject.family)
 
 
-def learns(subject: Subject, family: str, **options: object) -> None:
+def learns(subject: Subject, family: str, task: Task | None = None, build: Build = PLAIN) -> None:
     """Train three steps and require that every trainable tensor takes part."""
-    module = subject.module(family, **options)  # type: ignore[arg-type]
+    module = subject.module(family, task, build=build)
     model = module.adapted
     names, before = trainable(model), snapshot(model)
-    found = train(module, [batch(module)] * 3)
+    found = train(module, [subject.batch(module)] * 3)
     require(not found.bad, f"the gradient of {few(found.bad)} is not finite on {family}")
     require(names <= found.seen, f"no gradient reaches {few(names - found.seen)} on {family}")
     still = names - moved(before, model)
@@ -36,10 +38,10 @@ def trains_recomputing(subject: Subject) -> None:
 
     With PEFT and a frozen embedding, checkpointing left the adapters without any gradient; prefixes lose their cache under it.
     """
-    learns(subject, subject.family, activation_checkpointing=True)
+    learns(subject, subject.family, build=RECOMPUTING)
     ends = []
     for recomputing in (False, True):
-        module = subject.module(activation_checkpointing=recomputing)
+        module = subject.module(build=RECOMPUTING if recomputing else PLAIN)
         train(module, [batch(module)] * 3, descent)
         ends.append(snapshot(module.adapted))
     for name in trainable(module.adapted):

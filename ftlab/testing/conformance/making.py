@@ -1,4 +1,4 @@
-"""Strategies from plain types, by the parser of `ftlab fit`."""
+"""Plugins from plain types, by the parser of `ftlab fit`."""
 
 from __future__ import annotations
 
@@ -8,33 +8,44 @@ from typing import Any
 from ftlab import registry
 from ftlab.errors import ConfigError
 from ftlab.plugin_modules import import_given
-from ftlab.strategies.base import TuningStrategy
+
+_SLOTS = {"strategies": ("model", "tuning"), "tasks": ("model", "task"), "data": ("data", "source")}
+_AROUND: dict[str, dict[str, Any]] = {
+    "model": {
+        "backbone": {"name": "none"},
+        "task": {"class_path": "ftlab.tasks.causal_lm.CausalLM"},
+        "tuning": {"class_path": "ftlab.strategies.full.Full"},
+    },
+    "data": {},
+}
+"""What a configuration must have beside the plugin."""
 
 
-def made(class_path: str, arguments: Mapping[str, object]) -> TuningStrategy:
-    """A strategy as `ftlab fit` would make it from YAML.
+def made(class_path: str, arguments: Mapping[str, object], kind: str) -> Any:
+    """A plugin as `ftlab fit` would make it from YAML.
 
     Args:
         class_path: Of a class that is installed or given by `--plugin`.
         arguments: Its `init_args`, as plain types.
+        kind: In the registry.
 
     Raises:
         ConfigError: It does not take them.
     """
     from ftlab.cli import Parser, restrict_imports
+    from ftlab.data.datamodule import FinetuneData
     from ftlab.module import FinetuneModule
 
+    group, slot = _SLOTS[kind]
     restrict_imports()
     parser = Parser(allow_abbrev=False)
-    parser.add_lightning_class_args(FinetuneModule, "model")
-    tuning = {"class_path": class_path, "init_args": dict(arguments)}
-    model = {"backbone": {"name": "none"}, "task": {"class_path": "ftlab.tasks.causal_lm.CausalLM"}, "tuning": tuning}
-    found: TuningStrategy = parser.instantiate(parser.parse_object({"model": model})).model.tuning
-    return found
+    parser.add_lightning_class_args(FinetuneModule if group == "model" else FinetuneData, group)
+    values = {**_AROUND[group], slot: {"class_path": class_path, "init_args": dict(arguments)}}
+    return getattr(parser.instantiate(parser.parse_object({group: values}))[group], slot)
 
 
-def find(target: str) -> type[TuningStrategy]:
-    """The class that a command line means.
+def find(target: str) -> tuple[str, type]:
+    """The kind and the class that a command line means.
 
     Args:
         target: `package.module:Class`, `file.py:Class`, or a name as `ftlab list` shows it.
@@ -44,21 +55,21 @@ def find(target: str) -> type[TuningStrategy]:
         PluginError: It cannot be imported.
     """
     if ":" not in target:
-        found: type[TuningStrategy] = registry.load(registry.find(target, "strategies"))
-        return found
+        plugin = registry.find(target)
+        return plugin.kind, registry.load(plugin)
     place, _, name = target.rpartition(":")
-    registry.use(place)
-    kind: Any = getattr(import_given(place), name, None)
-    if not (isinstance(kind, type) and issubclass(kind, TuningStrategy)):
-        raise ConfigError(f"{place} has no strategy '{name}'; name a class that derives from TuningStrategy.")
-    return kind
+    found = {p.name: p for p in registry.use(place)}
+    if name not in found:
+        raise ConfigError(f"{place} has no plugin '{name}'; name a class that derives from TuningStrategy, Task or DataSource.")
+    plugin, cls = found[name], getattr(import_given(place), name)
+    return plugin.kind, cls
 
 
-def example(kind: type[TuningStrategy], arguments: Mapping[str, Any]) -> TuningStrategy:
-    """A strategy to check: with the arguments, and the class's own example where it needs more."""
-    for inner in _class_paths(kind.traits.example):
-        registry.load(registry.find(inner, "strategies"))
-    return made(f"{kind.__module__}.{kind.__qualname__}", {**kind.traits.example, **arguments})
+def example(kind: str, cls: type, arguments: Mapping[str, Any]) -> Any:
+    """A plugin to check, with the classes that stand inside its arguments loaded first."""
+    for inner in _class_paths(arguments):
+        registry.load(registry.find(inner, kind))
+    return made(f"{cls.__module__}.{cls.__qualname__}", arguments, kind)
 
 
 def _class_paths(value: object) -> list[str]:

@@ -6,8 +6,9 @@ import torch
 
 from ftlab.testing.conformance import server
 from ftlab.testing.conformance.check import alike, check, require
-from ftlab.testing.conformance.subject import Subject, descent, few, snapshot, trainable
+from ftlab.testing.conformance.subject import Subject, descent
 from ftlab.testing.conformance.taught import teach
+from ftlab.testing.conformance.tensors import few, snapshot, trainable
 
 
 @check("float32", "same_seed")

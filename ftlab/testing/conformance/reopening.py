@@ -13,8 +13,10 @@ from ftlab.export import put
 from ftlab.loading import load
 from ftlab.parity import REARRANGED
 from ftlab.testing.conformance.check import alike, require
+from ftlab.testing.conformance.examined import Examined
 from ftlab.testing.conformance.making import made
-from ftlab.testing.conformance.subject import Subject, logits
+from ftlab.testing.conformance.subject import Subject
+from ftlab.testing.conformance.tensors import logits
 
 
 def restore(subject: Subject, material: dict[str, Any], folder: Path) -> None:
@@ -33,13 +35,13 @@ def reopen(subject: Subject, material: dict[str, Any], folder: Path) -> None:
     alike(material["logits"], found, REARRANGED, "opened in a fresh process, the exported model has other logits")
 
 
-def through_yaml(subject: Subject, material: dict[str, Any], folder: Path) -> None:
-    """The strategy as YAML, through the parser of `ftlab fit`, and as YAML again."""
+def through_yaml(subject: Examined, material: dict[str, Any], folder: Path) -> None:
+    """The plugin as YAML, through the parser of `ftlab fit`, and as YAML again."""
     path = folder / "config.yaml"
-    spec = ckpt.spec_of(subject.strategy)
+    spec = ckpt.spec_of(subject.plugin)
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
     read = strict_yaml.read(path)
-    again = made(read["class_path"], read["init_args"])
+    again = made(read["class_path"], read["init_args"], subject.kind)
     for key, old, new in ckpt.differences(spec, ckpt.spec_of(again)):
         require(False, f"written as YAML and read again, {key or 'the class'} is {new!r} instead of {old!r}")
-    require(again == subject.strategy, "written as YAML and read again, the strategy is another")
+    require(again == subject.plugin, "written as YAML and read again, it is another")

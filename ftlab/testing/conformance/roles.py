@@ -22,9 +22,10 @@ from ftlab.quiet import quiet
 from ftlab.testing.conformance import reopening, runs
 from ftlab.testing.conformance.check import BrokenError
 from ftlab.testing.conformance.server import MATERIAL, SUBJECT
-from ftlab.testing.conformance.subject import Subject
+from ftlab.testing.conformance.sources import elsewhere as sources
+from ftlab.testing.conformance.tasks import elsewhere as tasks
 
-Role = Callable[[Subject, dict[str, Any], Path], None]
+Role = Callable[[Any, dict[str, Any], Path], None]
 
 ROLES: dict[str, Role] = {
     "restore": reopening.restore,
@@ -35,6 +36,11 @@ ROLES: dict[str, Role] = {
     "fit": runs.resumable,
     "ddp": runs.two_ranks,
     "fsdp2": runs.sharded,
+    "encode": tasks.encode,
+    "run": tasks.run,
+    "resume_rows": sources.resume,
+    "share_rows": sources.share,
+    "same_fingerprint": sources.same_fingerprint,
 }
 _LATE = (
     "ftlab.cli",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ftlab.testing.conformance.check import alike, check, distance
-from ftlab.testing.conformance.subject import EVEN, TEXTS, Subject, batch, logits
+from ftlab.testing.conformance.subject import EVEN, TEXTS, Subject, batch
+from ftlab.testing.conformance.tensors import logits
 
 ROUNDING = 1e-4
 """Of the largest logit: wider rows are added up in another order, and rotary positions are shifted."""

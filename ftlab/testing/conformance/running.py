@@ -9,7 +9,8 @@ import torch
 from ftlab.batch import Batch
 from ftlab.testing.conformance import server
 from ftlab.testing.conformance.check import alike, check, distance, require
-from ftlab.testing.conformance.subject import EVEN, Subject, batch, descent, few, snapshot, train, trainable
+from ftlab.testing.conformance.subject import EVEN, Subject, batch, descent, train
+from ftlab.testing.conformance.tensors import few, snapshot, trainable
 
 
 @check("base_untouched")

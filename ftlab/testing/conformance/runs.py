@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -23,8 +25,9 @@ from ftlab.half import half_plugin
 from ftlab.module import FinetuneModule
 from ftlab.strategies.targets import layer_list
 from ftlab.testing.conformance.check import require
-from ftlab.testing.conformance.subject import EVEN, TEXTS, Subject, adam, batch, descent, few, moved, snapshot, trainable
+from ftlab.testing.conformance.subject import EVEN, TEXTS, Build, Subject, adam, batch, descent
 from ftlab.testing.conformance.taught import teach
+from ftlab.testing.conformance.tensors import few, moved, snapshot, trainable
 
 _STEPS = 4
 
@@ -50,21 +53,26 @@ class _Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fit(subject: Subject, folder: Path, *callbacks: Callback, resume: bool = False, **settings: Any) -> FinetuneModule:
-    """A run of a few steps on rows of a dozen bytes."""
+def fit(
+    subject: Subject,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    resume: bool = False,
+) -> FinetuneModule:
+    """A run of a few steps on rows of a dozen bytes; `settings` are the trainer's."""
     seed_everything(0, verbose=False)
-    module = subject.unbuilt(optimizer=adam)
+    module = subject.unbuilt(build=Build(optimizer=adam))
     texts = [f"{text} {i}" for i, text in enumerate((*TEXTS, *EVEN) * 4)]
     rows: list[dict[str, Value]] = [{"text": text, "label": ("north", "south", "west")[i % 3]} for i, text in enumerate(texts)]
     data = FinetuneData(Rows(items={"train": rows}), val_split=None, batch_size=2, max_length=32)
     half = half_plugin(settings.get("precision"))
-    if half is not None:
-        settings["precision"] = None
+    own = {"precision": None} if half else {}
     plugins = [checkpoint_io.VerifiedCheckpointIO(), *([half] if half else [])]
     trainer = Trainer(**{
         "accelerator": "cpu", "devices": 1, "max_steps": _STEPS, "logger": False, "enable_checkpointing": False,
         "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False, "default_root_dir": folder,
-        "callbacks": list(callbacks), "plugins": plugins, **settings,
+        "callbacks": list(callbacks), "plugins": plugins, **settings, **own,
     })  # fmt: skip
     newest = checkpoint_io.newest(folder / "checkpoints") if resume else None
     trainer.fit(module, datamodule=data, ckpt_path=newest)
@@ -74,7 +82,7 @@ def fit(subject: Subject, folder: Path, *callbacks: Callback, resume: bool = Fal
 def precision(subject: Subject, material: dict[str, Any], folder: Path) -> None:
     """Everything trainable moves, and has the type that the precision promises."""
     kind, before = material["precision"], _Before()
-    module = fit(subject, folder, before, precision=kind)
+    module = fit(subject, folder, [before], {"precision": kind})
     model = module.adapted
     names, types = trainable(model), {name: p.dtype for name, p in model.named_parameters()}
     allowed = {torch.float32, torch.bfloat16} if kind == "bf16-true" else {torch.float32}
@@ -106,7 +114,7 @@ def hooks(subject: Subject, material: dict[str, Any], folder: Path) -> None:
         steps(self, model, step, total)
 
     with patch.object(kind, "on_gradients", on_gradients), patch.object(kind, "on_step", on_step):
-        module = fit(subject, folder, accumulate_grad_batches=2)
+        module = fit(subject, folder, settings={"accumulate_grad_batches": 2})
     require(seen["gradients"] == list(range(_STEPS)), f"on_gradients came at {seen['gradients']} in {_STEPS} steps")
     require(seen["steps"] == [(i + 1, _STEPS) for i in range(_STEPS)], f"on_step came with {seen['steps']} in {_STEPS} steps")
     require(all(m is module.adapted for m in seen["models"]), "on_step came with another model than the one that is trained")
@@ -119,7 +127,7 @@ def resumable(subject: Subject, material: dict[str, Any], folder: Path) -> None:
     if material.get("kill_after") is not None:
         callbacks.append(_Kill(material["kill_after"]))
     resuming = (folder / "checkpoints" / checkpoint_io.MANIFEST).is_file()
-    module = fit(subject, folder, *callbacks, resume=resuming, enable_checkpointing=True)
+    module = fit(subject, folder, callbacks, {"enable_checkpointing": True}, resuming)
     optimizer = module.trainer.optimizers[0]
     state = {f"{i}.{k}": torch.as_tensor(v) for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
     torch.save({"weights": snapshot(module.adapted), "optimiser": state}, folder / "end.pt")
@@ -128,7 +136,7 @@ def resumable(subject: Subject, material: dict[str, Any], folder: Path) -> None:
 def two_ranks(subject: Subject, material: dict[str, Any], folder: Path) -> None:
     """A run under DDP, which refuses a parameter that the loss does not reach."""
     rank = int(os.environ["RANK"])
-    module = fit(subject, folder, strategy=DDPStrategy(find_unused_parameters=False), devices=2, max_steps=3)
+    module = fit(subject, folder, settings={"strategy": DDPStrategy(find_unused_parameters=False), "devices": 2, "max_steps": 3})
     torch.save(snapshot(module.adapted), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 

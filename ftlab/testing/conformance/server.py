@@ -20,7 +20,7 @@ import torch
 from ftlab import registry
 from ftlab.errors import EnvironmentFault
 from ftlab.testing.conformance.check import BrokenError
-from ftlab.testing.conformance.subject import Subject
+from ftlab.testing.conformance.examined import Examined
 
 SUBJECT = "subject.pickle"
 MATERIAL = "material.pt"
@@ -32,7 +32,7 @@ spent = 0.0
 
 def call(
     role: str,
-    subject: Subject,
+    subject: Examined,
     material: Mapping[str, Any] | None = None,
     *,
     ranks: int = 1,
@@ -43,7 +43,7 @@ def call(
 
     Args:
         role: A name in `roles.ROLES`.
-        subject: The strategy.
+        subject: The plugin.
         material: What the role works on: tensors and plain values.
         ranks: How many processes, which find each other.
         killed: Whether the process is to die by SIGKILL.
@@ -58,7 +58,7 @@ def call(
     global spent
     work = folder or Path(tempfile.mkdtemp(prefix=f"{role}-", dir=subject.root))
     with (work / SUBJECT).open("wb") as file:
-        pickle.dump(subject, file)  # read by our own process alone
+        pickle.dump(subject.sent(), file)  # read by our own process alone
     torch.save(dict(material or {}), work / MATERIAL)
     given = [p.package for p in registry.plugins() if p.version == "-"]
     answer = _ask({"role": role, "folder": str(work), "ranks": ranks, "path": sys.path, "plugins": given, "port": _free_port()})
@@ -89,7 +89,8 @@ def _ask(request: Mapping[str, object]) -> dict[str, Any]:
 def _process() -> tuple[subprocess.Popen[str], BinaryIO]:
     """The process, started when it is first needed, and what it writes to stderr."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process runs
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    # Another order of sets than here, also where a test runner has fixed it: what follows from it is no function of the rows.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "random"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     made = subprocess.Popen(
         [sys.executable, "-P", "-m", "ftlab.testing.conformance.roles"],
@@ -101,8 +102,10 @@ def _process() -> tuple[subprocess.Popen[str], BinaryIO]:
 
 def _close(process: subprocess.Popen[str], errors: BinaryIO) -> None:
     assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.close()
     process.wait()
+    process.stdout.close()
     errors.close()
 
 

@@ -20,7 +20,8 @@ from ftlab.parity import REARRANGED
 from ftlab.strategies.base import NotMergeableError
 from ftlab.testing.conformance import server
 from ftlab.testing.conformance.check import BrokenError, NotApplicableError, alike, check, require
-from ftlab.testing.conformance.subject import CLASSES, LANGUAGE, TEXTS, Subject, batch, few, logits, moved, snapshot, train, trainable
+from ftlab.testing.conformance.subject import CLASSES, LANGUAGE, TEXTS, Build, Subject, batch, train
+from ftlab.testing.conformance.tensors import few, logits, moved, snapshot, trainable
 from ftlab.testing.models import DECODERS
 
 
@@ -63,23 +64,23 @@ def exports(subject: Subject) -> None:
     """
     module = subject.trained()
     with tempfile.TemporaryDirectory(dir=subject.root) as work:
-        inputs = exported(module, Path(work) / "out")
+        inputs = batch(module).inputs
+        exported(module, Path(work) / "out", inputs)
         server.call("reopen", subject, {"inputs": inputs, "logits": logits(module.adapted, inputs), "folder": str(Path(work) / "out")})
 
 
-def exported(module: FinetuneModule, folder: Path, *, merge: bool = False, texts: tuple[str, ...] = TEXTS) -> dict[str, Any]:
-    """Write a module, which opens what it wrote and compares; the inputs."""
-    inputs = batch(module, texts).inputs
+def exported(module: FinetuneModule, folder: Path, inputs: dict[str, Tensor], *, merge: bool = False) -> None:
+    """Write a module, which opens what it wrote and compares."""
     export(module, folder, Facts(), [inputs], merge=merge)
-    return inputs
 
 
 def _survives(subject: Subject, module: FinetuneModule, texts: tuple[str, ...] = TEXTS) -> None:
     """A trained module, exported and merged where that is promised, is the same model again."""
     with tempfile.TemporaryDirectory(dir=subject.root) as work:
-        exported(module, Path(work) / "adapter", texts=texts)
+        inputs = batch(module, texts).inputs
+        exported(module, Path(work) / "adapter", inputs)
         if subject.merges:
-            exported(module, Path(work) / "merged", merge=True, texts=texts)
+            exported(module, Path(work) / "merged", inputs, merge=True)
 
 
 @check("exports")
@@ -141,7 +142,7 @@ def tied_embeddings(subject: Subject) -> None:
 
     A clone of one of them trains well, and is lost when the model is opened with its weights tied.
     """
-    module = subject.trained(_decoder(subject), LANGUAGE, settings={"tie_word_embeddings": True})
+    module = subject.trained(_decoder(subject), LANGUAGE, build=Build(settings={"tie_word_embeddings": True}))
     output, table = output_of(module.adapted), _input_of(module.adapted)
     if isinstance(table, nn.Embedding) and isinstance(output, nn.Linear):
         require(output.weight is table.weight, "the tied embeddings are two tensors after training")
@@ -166,7 +167,7 @@ def grown_vocabulary(subject: Subject) -> None:
     A resized embedding under PEFT is neither trained nor saved unless it is named, and new tokens stay at their random rows.
     """
     texts = ("one <first> two", "a <second>", "words", "more <first> words")
-    module = subject.module(new_tokens=["<first>", "<second>"])
+    module = subject.module(build=Build(backbone={"new_tokens": ["<first>", "<second>"]}))
     model = module.adapted
     before = snapshot(model)
     train(module, [batch(module, texts)] * 3)

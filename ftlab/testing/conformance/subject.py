@@ -19,11 +19,13 @@ from ftlab.batch import Batch
 from ftlab.errors import ConfigError
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import OptimizerCallable, build_optimizer
+from ftlab.rows import Example, Row, Stored
 from ftlab.strategies.base import NotMergeableError, Placement, TuningStrategy
 from ftlab.tasks.base import Task
 from ftlab.tasks.causal_lm import CausalLM
 from ftlab.tasks.sequence_classification import SequenceClassification
-from ftlab.testing.models import DECODERS, tiny_model_folder
+from ftlab.testing.conformance.examined import Examined
+from ftlab.testing.models import CONTEXT, DECODERS, tiny_model_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,27 +42,61 @@ RATE = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Build:
+    """How a module is built where it is not as usual.
+
+    Args:
+        settings: Entries of the model's configuration.
+        backbone: Fields of `Backbone` beside its name.
+        optimizer: As `model.optimizer`.
+    """
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    backbone: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerCallable | None = None
+
+
+PLAIN = Build()
+RECOMPUTING = Build(backbone={"activation_checkpointing": True})
+
+
+def written(family: str, root: Path, settings: Mapping[str, object] | None = None) -> Path:
+    """The folder of a tiny model, written once."""
+    place = root / "-".join([family, *sorted(settings or {})])
+    return place if (place / "config.json").is_file() else tiny_model_folder(family, place, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(Examined):
     """A strategy and where its tiny models lie.
 
     Args:
         strategy: What is checked.
-        root: A folder for models and other files.
         chosen: The family of tiny models to check on; None takes the first that the strategy does not refuse.
         targets: Fields that name modules of the model; None takes those that can hold a list.
-        fails: Name of a check → why it cannot pass, beside what the traits say.
+        rows: What batches are made of; none takes a few texts.
     """
 
+    kind = "strategies"
+
     strategy: TuningStrategy
-    root: Path
     chosen: str | None = None
     targets: tuple[str, ...] | None = None
-    fails: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[Row] = ()
 
     @property
-    def declared(self) -> Mapping[str, str]:
-        """Check → why it cannot pass, as the traits and the author of the test say."""
-        return {**self.strategy.traits.fails, **self.fails}
+    def plugin(self) -> TuningStrategy:
+        """The strategy."""
+        return self.strategy
+
+    @property
+    def admitted(self) -> Mapping[str, str]:
+        """What the traits say."""
+        return self.strategy.traits.fails
+
+    def measured_on(self) -> str:
+        """The family where any will do."""
+        return self.family
 
     @property
     def merges(self) -> bool:
@@ -80,8 +116,7 @@ class Subject:
 
     def folder(self, family: str, settings: Mapping[str, object] | None = None) -> Path:
         """A tiny model, written once."""
-        place = self.root / "-".join([family, *sorted(settings or {})])
-        return place if (place / "config.json").is_file() else tiny_model_folder(family, place, settings)
+        return written(family, self.root, settings)
 
     @cached_property
     def family(self) -> str:
@@ -96,33 +131,40 @@ class Subject:
                 continue
         return FIRST_CHOICES[-1]
 
-    def unbuilt(self, family: str | None = None, task: Task | None = None, optimizer: OptimizerCallable | None = None,
-                settings: Mapping[str, object] | None = None, **backbone: Any) -> FinetuneModule:  # fmt: skip
+    def unbuilt(self, family: str | None = None, task: Task | None = None, build: Build = PLAIN) -> FinetuneModule:
         """A module whose model is not loaded yet.
 
         Args:
             family: Of tiny models; None takes the subject's own.
             task: What is learnt; None takes language modelling for decoders, classification for encoders.
-            optimizer: As `model.optimizer`.
-            settings: Entries of the model's configuration.
-            backbone: Further fields of `Backbone`.
+            build: How it is built.
         """
         family = family or self.family
         task = task or (LANGUAGE if family in DECODERS else CLASSES)
-        return FinetuneModule(Backbone(name=str(self.folder(family, settings)), **backbone), task, self.strategy, optimizer)
+        backbone = Backbone(name=str(self.folder(family, build.settings)), **build.backbone)
+        return FinetuneModule(backbone, task, self.strategy, build.optimizer)
 
-    def module(self, family: str | None = None, task: Task | None = None, seed: int = 0, **options: Any) -> FinetuneModule:
+    def module(self, family: str | None = None, task: Task | None = None, seed: int = 0, build: Build = PLAIN) -> FinetuneModule:
         """A module with its model loaded and the strategy applied, under a seed; see `unbuilt`."""
-        made = self.unbuilt(family, task, **options)
+        made = self.unbuilt(family, task, build)
         seed_all(seed)
         made.configure_model()
         return made
 
-    def trained(self, family: str | None = None, task: Task | None = None, steps: int = 3, **options: Any) -> FinetuneModule:
+    def trained(self, family: str | None = None, task: Task | None = None, steps: int = 3, build: Build = PLAIN) -> FinetuneModule:
         """A module after some steps."""
-        made = self.module(family, task, **options)
-        train(made, [batch(made)] * steps)
+        made = self.module(family, task, build=build)
+        train(made, [self.batch(made)] * steps)
         return made
+
+    def batch(self, module: FinetuneModule) -> Batch:
+        """One batch of the module's task, of the subject's rows."""
+        if not self.rows:
+            return batch(module)
+        limit = CONTEXT - self.strategy.virtual_tokens()
+        examples = [as_stored(e) for e in module.task.encode(enumerate(self.rows), module.tokenizer, limit, labelled=True)]
+        shown = [module.task.draw(examples, i, (0, 0, i), module.tokenizer) for i in range(len(examples))]
+        return module.task.collate(shown, module.tokenizer)
 
     def base(self, module: FinetuneModule, as_stored: bool = False) -> nn.Module:
         """What `module` was before the strategy was applied, loaded as the strategy asks for, or as it is stored."""
@@ -141,7 +183,7 @@ class Subject:
         """What the strategy asks for when weights are read, on the CPU in float32."""
         return self.strategy.load_options(Placement(device=torch.device("cpu"), precision="32-true"))
 
-    def but(self, **fields: Any) -> Subject:
+    def but(self, fields: Mapping[str, Any]) -> Subject:
         """The same with other values in the strategy's fields."""
         return replace(self, strategy=replace(self.strategy, **fields))
 
@@ -171,6 +213,12 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # the global generator is what others draw from
     torch.manual_seed(seed)
+
+
+def as_stored(example: Example) -> Stored:
+    """An example as the token cache gives it back."""
+    arrays = {name: np.atleast_1d(np.asarray(value)) for name, value in example.items()}
+    return {name: a.astype(np.int32 if a.dtype.kind in "ib" else np.float32) for name, a in arrays.items()}
 
 
 def batch(module: FinetuneModule, texts: Sequence[str] = TEXTS) -> Batch:
@@ -230,39 +278,3 @@ def train(
         tuning.on_step(model, step, len(pieces))
         made.zero_grad()
     return found
-
-
-@torch.no_grad()
-def logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Logits in evaluation mode; of a language model only those at real tokens, (n, V)."""
-    model.eval()
-    found: Tensor = model(**inputs).logits
-    return found[inputs["attention_mask"].bool()] if found.ndim == 3 else found
-
-
-def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of every tensor of a model."""
-    return {name: t.detach().clone() for name, t in model.state_dict().items()}
-
-
-def moved(before: Mapping[str, Tensor], model: nn.Module) -> set[str]:
-    """Names of the tensors that have other bits than before."""
-    now = model.state_dict()
-    return {name for name, t in before.items() if name in now and not _same_bits(t, now[name])}
-
-
-def _same_bits(first: Tensor, second: Tensor) -> bool:
-    if first.dtype != second.dtype or first.shape != second.shape:
-        return False
-    return torch.equal(first.contiguous().view(-1).view(torch.uint8), second.detach().contiguous().view(-1).view(torch.uint8))
-
-
-def trainable(model: nn.Module) -> set[str]:
-    """Names of the trainable parameters."""
-    return {name for name, p in model.named_parameters() if p.requires_grad}
-
-
-def few(names: Iterable[str]) -> str:
-    """Some names for a sentence."""
-    listed = sorted(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -1,4 +1,4 @@
-"""Running checks on a strategy, each once, and judging what was declared."""
+"""Running checks on a plugin, each once, and judging what was declared."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 from unittest.mock import patch
 
 from ftlab import registry, rng
 from ftlab.errors import suggest
 from ftlab.quiet import quiet
-from ftlab.strategies.base import TuningStrategy
 from ftlab.testing.conformance import server
-from ftlab.testing.conformance.check import CHECKS, BrokenError, NotApplicableError
-from ftlab.testing.conformance.subject import Subject
+from ftlab.testing.conformance.check import BrokenError, Check, NotApplicableError
+from ftlab.testing.conformance.examined import Examined
 
 State = Literal["passed", "failed", "declared", "not applicable", "not run"]
+S = TypeVar("S", bound=Examined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Verdict:
 
     Args:
         check: Its name.
-        state: passed; failed; declared, where it fails as the strategy says; not applicable; not run, where a check that it needs failed.
+        state: passed; failed; declared, where it fails as the class says; not applicable; not run, where a check that it needs failed.
         reason: Why, but for passed.
         seconds: CPU time of this process and the ones that it waited for.
     """
@@ -42,14 +42,14 @@ class Verdict:
 
 
 @dataclass
-class Suite:
-    """All checks of one strategy; each is run when its verdict is first asked for.
+class Suite(Generic[S]):
+    """All checks of one plugin; each is run when its verdict is first asked for.
 
     Args:
-        subject: The strategy.
+        subject: The plugin.
     """
 
-    subject: Subject
+    subject: S
     verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     def verdict(self, name: str) -> Verdict:
@@ -60,10 +60,10 @@ class Suite:
 
     def run(self) -> list[Verdict]:
         """Every verdict."""
-        return [self.verdict(name) for name in CHECKS]
+        return [self.verdict(name) for name in self.subject.checks]
 
     def _judged(self, name: str) -> Verdict:
-        wanted = CHECKS[name]
+        wanted = self.subject.checks[name]
         for need in (*wanted.needs, *wanted.beside):
             state = self.verdict(need).state
             if state in ("failed", "not run") or (state == "declared" and need in wanted.needs):
@@ -75,11 +75,11 @@ class Suite:
     def _outcome(self, name: str) -> tuple[State, str]:
         why = self.subject.declared.get(name)
         try:
-            with apart(type(self.subject.strategy)):
-                CHECKS[name].run(self.subject)
+            with apart(self.subject):
+                self.subject.checks[name].run(self.subject)
         except NotApplicableError as reason:
             return "not applicable", str(reason)
-        except Exception as error:  # whatever a strategy raises is a finding
+        except Exception as error:  # whatever a plugin raises is a finding
             said = str(error) if isinstance(error, BrokenError) else f"{type(error).__name__}: {error}"
             said = " ".join(said.split())[:500]
             return ("declared", why) if why else ("failed", said)
@@ -87,8 +87,9 @@ class Suite:
 
 
 @contextmanager
-def apart(kind: type[TuningStrategy]) -> Iterator[None]:
+def apart(subject: Examined) -> Iterator[None]:
     """A check leaves neither random state, nor warnings, nor names of plugins behind."""
+    kind = type(subject.plugin)
     given, before, logger = dict(registry._given), rng.states(), logging.getLogger("ftlab")
     level = logger.level
     with patch.object(registry, "_given", given), warnings.catch_warnings():
@@ -96,7 +97,7 @@ def apart(kind: type[TuningStrategy]) -> Iterator[None]:
         quiet()
         logger.setLevel(logging.ERROR)
         try:
-            if f"{kind.__module__}.{kind.__qualname__}" not in {p.class_path for p in registry.plugins("strategies")}:
+            if f"{kind.__module__}.{kind.__qualname__}" not in {p.class_path for p in registry.plugins(subject.kind)}:
                 registry.use(kind.__module__)
             yield
         finally:
@@ -104,10 +105,10 @@ def apart(kind: type[TuningStrategy]) -> Iterator[None]:
             rng.restore(before, 0)
 
 
-def misdeclared(declared: Mapping[str, str]) -> str:
+def misdeclared(declared: Mapping[str, str], checks: Mapping[str, Check]) -> str:
     """What is wrong with the names of declared failures; empty where nothing is."""
-    unknown = [name for name in declared if name not in CHECKS]
-    return f"'{unknown[0]}' is declared to fail and is no check; {suggest(unknown[0], CHECKS)}" if unknown else ""
+    unknown = [name for name in declared if name not in checks]
+    return f"'{unknown[0]}' is declared to fail and is no check; {suggest(unknown[0], checks)}" if unknown else ""
 
 
 @contextmanager

@@ -174,6 +174,12 @@ def test_a_text_of_no_tokens(caplog: pytest.LogCaptureFixture) -> None:
         (SequenceClassification(labels=["low", "mid", "high"]), {"text": "a", "label": None}, "row 1, column 'label' is empty"),
         (SequenceClassification(labels=["low", "mid", "high"]), {"text": "a"}, "row 1 has no column 'label'"),
         (SequenceClassification(), {"text": "a", "label": 3}, "row 0 has the label 'low' while others are whole numbers"),
+        (SequenceClassification(), {"text": "a", "label": True}, "row 1 has the label True while others are names; use one kind of label."),
+        (
+            SequenceClassification(labels=["low", "mid", "high"]),
+            {"text": "a", "label": 2},
+            "row 1 has the label 2 while others are names; use one kind of label.",
+        ),
         (SequenceClassification(kind="multi"), {"text": "a", "label": "low"}, "row 0, column 'label' holds 'low'; kind multi takes a list"),
         (SequenceClassification(kind="regression"), {"text": "a", "label": "x"}, "row 0, column 'label' holds 'low', not a finite number"),
     ],

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from ftlab.main import main
-from ftlab.testing.conformance import CHECKS, matrix
+from ftlab.testing.conformance import CHECKS, TASK_CHECKS, matrix
 from ftlab.testing.conformance.subject import Subject
 from ftlab.testing.conformance.suite import Suite, Verdict
+from ftlab.testing.conformance.tasks.subject import TaskSubject
 from tests.planted.sound import Merging
+from tests.planted.sound_task import ROWS, SoundTask
 
 QUICK = ("--only", "documented", "--only", "starts_at_base")
 
@@ -53,14 +55,14 @@ def test_a_file_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "needs a strategy or --all"),
-        (["LoRA", "--all"], "needs a strategy or --all"),
+        ([], "needs a plugin or --all"),
+        (["LoRA", "--all"], "needs a plugin or --all"),
         (["Lora"], "did you mean LoRA"),
         (["LoRA", "--only", "pading"], "did you mean padding"),
         (["LoRA", "--rank", "4"], "rank"),
         (["LoRA", "--r", "0"], "model.tuning.r is 0"),
         (["LoRA", "r=4"], "'r' is no option with a value"),
-        (["ftlab.strategies.lora:Lora"], "has no strategy 'Lora'"),
+        (["ftlab.strategies.lora:Lora"], "has no plugin 'Lora'"),
     ],
 )
 def test_what_cannot_be_checked_is_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
@@ -76,10 +78,16 @@ def test_the_matrix_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     suite = Suite(Subject(strategy=Merging(targets=["q_proj"]), root=tmp_path))
     judged = {name: Verdict(check=name, state="passed") for name in CHECKS}
     suite.verdicts = {**judged, "ddp": Verdict(check="ddp", state="declared", reason="one rank is enough")}
-    text = matrix.page([suite])
+    task = Suite(TaskSubject(task=SoundTask(), rows=ROWS, root=tmp_path))
+    task.verdicts = {name: Verdict(check=name, state="passed") for name in TASK_CHECKS}
+    text = matrix.page([suite, task])
     assert "| padding | yes |" in text
     assert "| ddp | no (1) |" in text
     assert "1. Merging, ddp: one rank is enough" in text
     assert "| llama | TRBMQ |" in text
     assert "| gpt2 | refused |" in text
     assert "| bert | refused |" in text
+    assert "| SoundTask (bert) | refused |" in text
+    assert "| SoundTask (llama) | TRBMQ |" in text
+    assert "## Checks of tasks\n\n| check | SoundTask |" in text
+    assert "Checks of data sources" not in text

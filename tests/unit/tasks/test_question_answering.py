@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import normalizers
+from torch import Tensor, nn
+from transformers import AutoModelForQuestionAnswering, CanineTokenizer
+
+from ftlab.batch import Batch
+from ftlab.callbacks.predictions import PredictionWriter
+from ftlab.data.datamodule import FinetuneData
+from ftlab.data.sources.in_memory import Rows
+from ftlab.errors import ConfigError, DataError
+from ftlab.rows import Example, Row
+from ftlab.tasks.answers import best_spans, trimmed
+from ftlab.tasks.question_answering import QuestionAnswering
+from ftlab.testing.models import tiny_config
+from ftlab.testing.tokenizer import byte_tokenizer
+from tests.unit.training import WORDS, tiny_module, trainer
+
+BYTES = byte_tokenizer(pairs=True, segments=True)
+LONG = " ".join(WORDS * 2)
+
+
+def question(context: str, *answers: str, number: int = 0, asked: str = "Who?") -> Row:
+    starts = [context.index(answer) for answer in answers]
+    return {"id": f"q{number}", "question": asked, "context": context, "answers": {"text": list(answers), "answer_start": starts}}
+
+
+def questions(count: int) -> list[Row]:
+    """Questions about contexts of 3 to 30 words; every fourth has no answer."""
+    made = []
+    for i in range(count):
+        words = [*(WORDS[(i * 7 + k) % len(WORDS)] for k in range(3 + i * 5 % 28)), f"w{i}"]
+        answers = [" ".join(words[-2:]), words[-1]] if i % 4 else []
+        made.append(question(" ".join(words), *answers, number=i))
+    return made
+
+
+def encode(task: QuestionAnswering, rows: Sequence[Row], limit: int = 64, tokenizer: Any = BYTES, labelled: bool = True) -> list[Any]:
+    return list(task.encode(list(enumerate(rows)), tokenizer, limit, labelled))
+
+
+def collate(task: QuestionAnswering, examples: Sequence[Example]) -> Batch:
+    return task.collate([{n: np.atleast_1d(np.asarray(v, dtype=np.int32)) for n, v in e.items()} for e in examples], BYTES)
+
+
+def model() -> Any:
+    torch.manual_seed(0)
+    return AutoModelForQuestionAnswering.from_config(tiny_config("bert")).eval()
+
+
+def refused(task: QuestionAnswering, *rows: Row, limit: int = 64, labelled: bool = True) -> str:
+    with pytest.raises(DataError) as caught:
+        encode(task, rows, limit=limit, labelled=labelled)
+    return str(caught.value)
+
+
+def test_the_loss_is_the_models_own() -> None:
+    """The mean of the losses of both ends, where no row is padded."""
+    task = QuestionAnswering(unanswerable=True)
+    rows = [question("Ada met Bo.", "Ada"), question("Bo met Ada.", "Ada"), question("So it was.", asked="What?")]
+    batch = collate(task, encode(task, rows))
+    assert "attention_mask" not in batch.inputs
+    answering = model()
+    theirs = answering(**batch.inputs, start_positions=batch.labels["start"], end_positions=batch.labels["end"]).loss
+    outputs = task.forward(answering, batch)
+    means = {head: outputs.sums[head] / outputs.counts[head] for head in task.heads}
+    assert sum(task.weights()[head] * means[head].item() for head in task.heads) == pytest.approx(theirs.item(), rel=1e-6)
+    assert batch.counts() == {"start": 3, "end": 3}
+    assert (int(batch.labels["start"][2]), int(batch.labels["end"][2])) == (0, 0)  # [CLS]
+
+
+def test_padding_has_no_share_in_the_loss() -> None:
+    task = QuestionAnswering()
+    rows = [question("Ada met Bo.", "Ada"), question("Bo met Ada in a town far away.", "Ada")]
+    examples = encode(task, rows)
+    answering = model()
+    together = task.forward(answering, collate(task, examples))
+    alone = [task.forward(answering, collate(task, [e])) for e in examples]
+    for head in task.heads:
+        assert together.sums[head].item() == pytest.approx(sum(a.sums[head].item() for a in alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("answer", ["dog", "the", "naïve", "trees"])
+def test_the_target_is_the_answer(answer: str) -> None:
+    context = f"naïve {LONG[:30]} dog trees"
+    (example,) = encode(QuestionAnswering(), [question(context, answer)])
+    ids = example["input_ids"][example["start"] : example["end"] + 1]
+    assert BYTES.decode(ids) == answer
+    # A byte is a token, and special ones stand before and after the question.
+    first = 2 + len(b"Who?") + len(context[: context.index(answer)].encode())
+    assert (example["start"], example["end"]) == (first, first + len(answer.encode()) - 1)
+
+
+@pytest.mark.parametrize("stride", [None, 0, 20])
+def test_a_window_that_does_not_show_the_answer_points_at_the_first_token(stride: int | None) -> None:
+    row = question(LONG, "lazy dog", "lazy")
+    examples = encode(QuestionAnswering(stride=stride), [row], limit=40)
+    room = 40 - 7
+    shared = room // 3 if stride is None else stride
+    starts = [*range(0, len(LONG) - room, room - shared), len(LONG) - room]
+    texts = [LONG[s : s + room] for s in starts]
+    assert [BYTES.decode(e["input_ids"], skip_special_tokens=True) for e in examples] == [f"Who?{text}" for text in texts]
+    at = LONG.index("lazy dog")
+    inside = [s <= at and at + len("lazy dog") <= s + room for s in starts]
+    assert any(inside)
+    assert not all(inside)
+    for example, start, shown in zip(examples, starts, inside, strict=True):
+        assert (example["start"], example["end"]) == ((6 + at - start, 6 + at - start + 7) if shown else (0, 0))
+
+
+def test_predictions_are_the_best_spans_of_all_windows() -> None:
+    """Beside every pair of positions of every window."""
+    task = QuestionAnswering(n_best=5, max_answer_tokens=4)
+    answering = model()
+    row = question(LONG, "lazy dog", asked="What barks?")
+    examples = encode(task, [{k: v for k, v in row.items() if k != "answers"}], limit=50, labelled=False)
+    assert len(examples) > 3
+    found: dict[tuple[int, int], float] = {}
+    for start in [*range(0, len(LONG) - 36, 36 - 12), len(LONG) - 36]:
+        context = LONG[start : start + 36]
+        with torch.no_grad():
+            outputs = answering(**BYTES("What barks?", context, return_tensors="pt"))
+        for i, j in product(range(len(context)), repeat=2):
+            if i <= j < i + 4 and not context[i].isspace() and not context[j].isspace():
+                score = float(outputs.start_logits[0, 13 + i] + outputs.end_logits[0, 13 + j])
+                found[start + i, start + j + 1] = max(score, found.get((start + i, start + j + 1), -math.inf))
+    expected = sorted(found.items(), key=lambda item: -item[1])[:5]
+    merged: Any = task.merge(task.predict(answering, collate(task, examples)))
+    assert [(s["start"], s["end"]) for s in merged["n_best"]] == [place for place, _ in expected]
+    assert [s["score"] for s in merged["n_best"]] == pytest.approx([score for _, score in expected], rel=1e-4)
+    assert [s["text"] for s in merged["n_best"]] == [LONG[a:b] for (a, b), _ in expected]
+    weights = torch.tensor([score for _, score in expected]).softmax(0)
+    assert [s["probability"] for s in merged["n_best"]] == pytest.approx(weights.tolist(), rel=1e-4)
+    assert (merged["id"], merged["text"], merged["start"]) == ("q0", merged["n_best"][0]["text"], expected[0][0][0])
+    assert merged.keys() == {"id", "text", "start", "end", "n_best"}
+
+
+class Contextless(nn.Module):
+    """Scores that follow from each token alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(300, 2)
+
+    def forward(self, input_ids: Tensor, **others: Tensor) -> SimpleNamespace:
+        scores = self.table(input_ids)
+        return SimpleNamespace(start_logits=scores[..., 0], end_logits=scores[..., 1])
+
+
+def test_windows_give_what_the_whole_context_gives_where_context_does_not_matter() -> None:
+    task = QuestionAnswering(unanswerable=True, max_answer_tokens=8, stride=8)
+    row = question(LONG)
+    whole, parts = (encode(task, [row], limit=limit, labelled=False) for limit in (1000, 40))
+    assert len(whole) < len(parts)
+    expected, found = (task.merge(task.predict(Contextless(), collate(task, examples))) for examples in (whole, parts))
+    assert found == expected
+
+
+def records(null: float, *scores: float) -> list[dict[str, object]]:
+    """Two windows whose spans have these scores."""
+    spans = [(i, i + 1, score, f"t{i}") for i, score in enumerate(scores)]
+    return [{"id": "a", "null": null, "spans": spans[:1]}, {"id": "a", "null": null + 5, "spans": spans[1:]}]
+
+
+@pytest.mark.parametrize(("threshold", "text"), [(0.0, ""), (1.0, ""), (1.5, "t1"), (9.0, "t1")])
+def test_no_answer_is_predicted_above_the_threshold(threshold: float, text: str) -> None:
+    """The window that is the surest of an answer tells how likely there is none."""
+    merged: Any = QuestionAnswering(unanswerable=True, null_threshold=threshold).merge(records(3.5, 1.0, 2.0))
+    assert (merged["text"], merged["null_odds"]) == (text, 1.5)
+    assert (merged["start"], merged["end"]) == ((1, 2) if text else (None, None))
+    weights = torch.tensor([2.0, 1.0, 3.5]).softmax(0).tolist()
+    assert [s["probability"] for s in merged["n_best"]] == pytest.approx(weights[:2])
+
+
+def test_an_answer_is_always_predicted_where_there_is_always_one() -> None:
+    merged: Any = QuestionAnswering().merge(records(99.0, 1.0, 2.0))
+    assert merged["text"] == "t1"
+
+
+@pytest.mark.parametrize("scores", [(1.0, 2.0), (2.0, 1.0)])
+def test_a_span_that_two_windows_show_is_listed_once(scores: tuple[float, ...]) -> None:
+    windows = [{"id": "a", "null": 0.0, "spans": [(3, 4, score, "x")]} for score in scores]
+    merged: Any = QuestionAnswering().merge(windows)
+    assert [s["score"] for s in merged["n_best"]] == [2.0]
+
+
+@pytest.mark.parametrize(("longest", "n_best"), [(1, 3), (3, 7), (30, 100)])
+def test_the_best_spans_are_the_best_of_all(longest: int, n_best: int) -> None:
+    rng = np.random.default_rng(0)
+    start, end = rng.normal(size=(2, 9))
+    start[4] = end[4] = -np.inf
+    every = [(i, j, start[i] + end[j]) for i in range(9) for j in range(i, min(9, i + longest)) if 4 not in (i, j)]
+    assert best_spans(start, end, n_best, longest) == sorted(every, key=lambda span: -span[2])[:n_best]
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_figures_do_not_depend_on_the_batch_size(tmp_path: Path, size: int) -> None:
+    def validated(size: int) -> dict[str, float]:
+        data = FinetuneData(Rows(items={"val": questions(13)}), val_split="val", eval_batch_size=size, max_length=40)  # type: ignore[dict-item]
+        torch.manual_seed(0)  # for a fresh head
+        module = tiny_module(tmp_path, QuestionAnswering(unanswerable=True), "bert")
+        (figures,) = trainer(tmp_path).validate(module, datamodule=data, verbose=False)
+        return dict(figures)
+
+    one = validated(1)
+    assert validated(size) == pytest.approx(one, rel=1e-5)
+    assert one["val_loss"] == pytest.approx((one["val_loss_start"] + one["val_loss_end"]) / 2)
+    assert {"val_exact_match", "val_f1", "val_has_answer_f1", "val_no_answer_exact_match"} <= one.keys()
+
+
+def test_predict_writes_the_official_files(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k != "answers"} for row in questions(6)]
+    data = FinetuneData(Rows(items={"new": rows}), predict_split="new", val_split=None, max_length=40)  # type: ignore[dict-item]
+    module = tiny_module(tmp_path, QuestionAnswering(unanswerable=True), "bert")
+    trainer(tmp_path, [PredictionWriter(tmp_path, "jsonl")]).predict(module, datamodule=data, return_predictions=False)
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["row"] for line in lines] == list(range(6))
+    assert json.loads((tmp_path / "predictions_squad.json").read_text()) == {f"q{i}": line["text"] for i, line in enumerate(lines)}
+    assert json.loads((tmp_path / "null_odds_squad.json").read_text()) == {f"q{i}": line["null_odds"] for i, line in enumerate(lines)}
+    for row, line in zip(rows, lines, strict=True):
+        assert line["text"] == ("" if line["start"] is None else str(row["context"])[line["start"] : line["end"]])
+
+
+def test_there_are_no_odds_where_there_is_always_an_answer() -> None:
+    files = QuestionAnswering().prediction_files([(0, {"id": "a", "text": "naïve"})])
+    assert {name: json.loads(text) for name, text in files.items()} == {"predictions_squad.json": {"a": "naïve"}}
+
+
+GOOD = question("Ada met Bo.", "Bo", number=9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"answers": {"text": ["Bo"], "answer_start": [7]}},
+            "row 1 has the answer 'Bo' at character 7 of column 'context', where it does not",
+        ),
+        ({"answers": {"text": ["Ada", "Li"], "answer_start": [0, 8]}}, "row 1 has the answer 'Li' at character 8"),
+        ({"answers": {"text": ["o."], "answer_start": [-2]}}, "row 1 has the answer 'o.' at character -2"),
+        ({"answers": {"text": [""], "answer_start": [3]}}, "row 1 has the answer '' at character 3"),
+        ({"answers": {"text": [], "answer_start": []}}, "row 1, column 'answers' has no answer; set model.task.unanswerable to true"),
+        (
+            {"answers": {"text": ["Bo"], "answer_start": []}},
+            "row 1, column 'answers' holds {'text': ['Bo'], 'answer_start': []}; give {text:",
+        ),
+        ({"answers": ["Bo"]}, "row 1, column 'answers' holds ['Bo']; give {text:"),
+        ({"answers": {"text": "Bo", "answer_start": 8}}, "row 1, column 'answers' holds"),
+        ({"question": " "}, "row 1, column 'question' has no text"),
+        ({"context": ""}, "row 1, column 'context' has no text"),
+        ({"id": ""}, "row 1, column 'id' is empty; give every question an id"),
+        ({"id": 2.5}, "row 1, column 'id' holds float 2.5"),
+        ({"question": "why " * 20}, "row 1 has a question of 82 tokens with the special ones, which leaves none of the 64"),
+    ],
+)
+def test_rows_that_cannot_be_used(changes: Row, said: str) -> None:
+    assert said in refused(QuestionAnswering(), GOOD, {**GOOD, **changes})
+
+
+def test_a_row_without_the_column_of_answers() -> None:
+    row = {k: v for k, v in GOOD.items() if k != "answers"} | {"answer": 1}
+    assert refused(QuestionAnswering(), GOOD, row) == "row 1 has no column 'answers'; did you mean answer?"
+
+
+def test_two_questions_of_one_id_cannot_be_predicted() -> None:
+    assert "rows 0 and 1 both have the id 'q9'" in refused(QuestionAnswering(), GOOD, GOOD, labelled=False)
+    assert len(encode(QuestionAnswering(), [GOOD, GOOD])) == 2
+
+
+def test_answers_that_are_elsewhere_can_be_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    task = QuestionAnswering(misplaced="skip")
+    with caplog.at_level(logging.WARNING):
+        found = encode(task, [{**GOOD, "answers": {"text": ["Bo"], "answer_start": [7]}}, GOOD])
+    assert [e["row"] for e in found] == [1]
+    assert "1 rows whose answer is not where it should be were skipped" in caplog.text
+    figures = task.score([(1, {"text": "bo"})], [(0, GOOD), (1, GOOD)])
+    assert figures == {"exact_match": 100.0, "f1": 100.0}
+
+
+def test_answers_may_be_a_list_of_objects() -> None:
+    listed = {**GOOD, "answers": [{"text": "Bo", "answer_start": 8}], "id": 9}
+    ours, theirs = encode(QuestionAnswering(), [listed, {**GOOD, "id": "9"}])
+    assert {**ours, "row": 1} == theirs
+
+
+def test_a_context_or_an_answer_without_a_token(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = byte_tokenizer(pairs=True)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("~", "")
+    rows = [question("~~", "~"), question("a ~ b", "a")]
+    with pytest.raises(DataError, match="row 0, column 'context' has text of which the tokenizer makes no token"):
+        encode(QuestionAnswering(), rows, tokenizer=tokenizer)
+    with caplog.at_level(logging.WARNING):
+        assert [e["row"] for e in encode(QuestionAnswering(empty="skip"), rows, tokenizer=tokenizer)] == [1]
+    assert "1 rows whose context has no token were skipped" in caplog.text
+    with pytest.raises(DataError, match="row 0 has the answer '~', of which the tokenizer makes no token"):
+        encode(QuestionAnswering(), [question("a ~ b", "~")], tokenizer=tokenizer)
+
+
+def test_white_space_is_no_part_of_a_span() -> None:
+    """Tokens of a space stand before words, and no span begins or ends with one."""
+    task = QuestionAnswering(n_best=1000)
+    (example,) = encode(task, [question("  Ada  met ", "Ada")])
+    merged: Any = task.merge(task.predict(model(), collate(task, [example])))
+    assert {s["text"] for s in merged["n_best"]} == {"Ada  met"[i:j] for i in range(8) for j in range(i + 1, 9)} - {
+        t for i in range(8) for j in range(i + 1, 9) if (t := "Ada  met"[i:j]) != t.strip()
+    }
+
+
+def test_offsets_without_white_space() -> None:
+    assert trimmed([(0, 3), (3, 6), (6, 8), (8, 8)], " ab c d  ") == [(1, 3), (4, 5), (6, 7), (8, 8)]
+
+
+def test_a_tokenizer_without_offsets() -> None:
+    with pytest.raises(ConfigError, match="does not say where in a text its tokens stand; QuestionAnswering needs"):
+        encode(QuestionAnswering(), [GOOD], tokenizer=CanineTokenizer())
+
+
+def test_windows_that_do_not_get_on() -> None:
+    with pytest.raises(ConfigError, match=r"model\.task\.stride is 40, but a window has room for 33 pieces"):
+        encode(QuestionAnswering(stride=40), [question(LONG, "fox")], limit=40)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"n_best": 0}, "n_best is 0; it must be at least 1"),
+        ({"max_answer_tokens": 0}, "max_answer_tokens is 0"),
+        ({"stride": -1}, "stride is -1; it must be at least 0"),
+        ({"null_threshold": 2.0}, "null_threshold is 2 while unanswerable is false"),
+    ],
+)
+def test_fields_that_contradict_each_other(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        QuestionAnswering(**fields)
+    assert said in str(caught.value)
