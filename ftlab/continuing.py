@@ -70,7 +70,7 @@ def prepare(checkpoint: dict[str, Any], trainer: Trainer, now: Mapping[str, obje
             "%s changed: this run is not the one that was stopped, and the claim that it is exact is withdrawn; "
             "an epoch that was under way begins anew", what
         )  # fmt: skip
-    versions = origins.table(stamp["packages"], origins.versions(ckpt.class_paths(stamp["spec"])))
+    versions = origins.table(stamp["packages"], origins.versions(origins.class_paths(stamp["spec"])))
     if versions:
         log.warning("versions changed, and the claim that the run goes on to the last bit is withdrawn:%s", versions)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.profilers import PassThroughProfiler
+
+if TYPE_CHECKING:
+    from ftlab.module import FinetuneModule
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -29,6 +32,11 @@ class LeanModule(LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+
+def module_of(pl_module: LightningModule) -> FinetuneModule:
+    """The module that a callback was given; Lightning knows it by the class above."""
+    return cast("FinetuneModule", pl_module)
 
 
 class RunCallback(Callback):

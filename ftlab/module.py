@@ -50,6 +50,7 @@ class FinetuneModule(LeanModule):
         optimizer: Any torch optimiser; null is fused AdamW with the strategy's own learning rate.
         schedule: Warm-up and decay of the learning rate, in optimiser steps.
         skip_nonfinite: Optimiser steps to leave out, because a loss or gradient is not finite, before the run ends.
+        stop_at_spike: Whether a loss ten times the usual one ends the run, instead of a warning.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FinetuneModule(LeanModule):
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule = Schedule(),  # noqa: B008  # frozen, and shown as the default in --help
         skip_nonfinite: int = 0,
+        stop_at_spike: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -70,6 +72,7 @@ class FinetuneModule(LeanModule):
         if skip_nonfinite < 0:
             raise ConfigError(f"model.skip_nonfinite is {skip_nonfinite}; it must be 0 or more.")
         self.skip_nonfinite = skip_nonfinite
+        self.stop_at_spike = stop_at_spike
         self.guard, self.spikes = Guard(skip_nonfinite, scaled=False), Spikes()
         self.strict_loading = False  # on_load_checkpoint checks more than torch would
         self.model: nn.Module | None = None
@@ -197,8 +200,16 @@ class FinetuneModule(LeanModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_fit_start(self) -> None:
-        self.guard, self.spikes = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16")), Spikes()
+        self.guard = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16"))
+        self.spikes = Spikes(self.stop_at_spike)
         self.frozen = frozen_sums(self.adapted.named_parameters())
+
+    def on_train_start(self) -> None:
+        """Take the learning rate from this run's schedule: a run that goes on beyond its old end has stored the rate of that one."""
+        (scheduled,) = self.trainer.lr_scheduler_configs
+        factor = self.schedule.factor(scheduled.scheduler.last_epoch, self.total_steps)
+        for group, base in zip(self.trainer.optimizers[0].param_groups, scheduled.scheduler.base_lrs, strict=True):
+            group["lr"] = base * factor
 
     def on_train_end(self) -> None:  # before callbacks write that the run is complete
         self.guard.settle()

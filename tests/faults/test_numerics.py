@@ -49,6 +49,8 @@ def stopped(result: Result, folder: Path, kind: str, healthy: Healthy) -> None:
     sentence = result.err.splitlines()[-1]
     assert sentence.startswith("ftlab: error: the gradient of step 2 is "), sentence
     assert f"from rows {healthy.rows};" in sentence
+    (left_out,) = json.loads((place(folder, kind).parent / "nonfinite.json").read_text())["steps"]
+    assert (left_out["step"], ", ".join(map(str, left_out["rows"]))) == (2, healthy.rows)
     saved = checkpoints(folder, kind)
     assert list(saved) == [1]
     assert equal(saved[1]["state_dict"], healthy.saved[1]["state_dict"])
