@@ -10,7 +10,6 @@ from torch import nn
 
 from ftlab.adapters import remember_start
 from ftlab.strategies.base import Traits
-from ftlab.strategies.lora_peft import add_lora
 from ftlab.strategies.low_rank import LowRank
 
 
@@ -29,7 +28,7 @@ class LoRA(LowRank):
     init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
 
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
-        add_lora(model, heads, self.lora_config(self.init, self.bias), self.target_modules, self.layers)
+        self.add_to(model, heads, self.init, self.bias)
         if self.init in ("pissa", "olora"):
             remember_start(model)
         return model

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import nn
 
 from ftlab.adapters import save_lora
 from ftlab.errors import ConfigError
 from ftlab.strategies.base import TuningStrategy
-from ftlab.strategies.lora_peft import merge_lora
+from ftlab.strategies.lora_peft import add_lora, merge_lora
 from ftlab.strategies.peft_plus import with_faster_b
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +58,20 @@ class LowRank(TuningStrategy):
         if self.lora_plus_ratio is not None and not 1 <= self.lora_plus_ratio < float("inf"):
             raise ConfigError(f"model.tuning.lora_plus_ratio is {self.lora_plus_ratio:g}; it is a number of at least 1, usually 16.")
 
-    def lora_config(self, init: str, bias: Literal["none", "all", "lora_only"] = "none") -> LoraConfig:
-        """PEFT's configuration, without its targets.
+    def add_to(
+        self, model: nn.Module, heads: Mapping[str, nn.Module], init: str, bias: Literal["none", "all", "lora_only"] = "none"
+    ) -> None:
+        """Freeze `model`, put the adapters into it, and train them and the heads.
 
         Args:
+            model: The loaded backbone.
+            heads: Name → fresh module, trained whole.
             init: How A and B start, in PEFT's words; default is its True.
             bias: Which biases are trained too.
         """
         from peft import LoraConfig
 
-        return LoraConfig(
+        config = LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
@@ -80,6 +82,7 @@ class LowRank(TuningStrategy):
             use_dora=self.dora,
             init_lora_weights=True if init == "default" else init,
         )
+        add_lora(model, heads, config, self.target_modules, self.layers)
 
     def param_groups(self, model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
         groups = super().param_groups(model, lr, weight_decay)

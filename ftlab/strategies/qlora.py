@@ -14,7 +14,6 @@ from torch import nn
 from ftlab.errors import ConfigError, EnvironmentFault
 from ftlab.quantised import compute_in, quantised_maps
 from ftlab.strategies.base import Placement, Traits
-from ftlab.strategies.lora_peft import add_lora
 from ftlab.strategies.low_rank import LowRank
 
 log = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ class QLoRA(LowRank):
                 raise ConfigError(f"the fresh head '{head}' was quantised ('{found}'), so it cannot be trained; use LoRA for this model.")
         if self.compute_dtype == "auto":
             compute_in(model, model.dtype)  # type: ignore[arg-type]  # under 32-true, which does not say what the backbone's type is
-        add_lora(model, heads, self.lora_config(self.init), self.target_modules, self.layers)
+        self.add_to(model, heads, self.init)
         return model
 
 
