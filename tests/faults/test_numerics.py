@@ -118,10 +118,10 @@ def one_message(result: CompletedProcess[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("off", ["", "one voice"])
-def test_a_bad_number_on_one_rank_ends_both_with_one_message(folder: Path, ftlab: Command, off: str) -> None:
+def test_a_bad_number_on_one_rank_ends_both_with_one_message(folder: Path, fresh: Command, off: str) -> None:
     """N3, and its control: every rank for itself."""
     write(folder, "nan", [2], init={"rank": 1}, trainer={"devices": 2, "strategy": "ddp"}, off=off)
-    result = ftlab(*FIT, cwd=folder)
+    result = fresh(*FIT, cwd=folder)
     if not off:
         one_message(result, folder)
         return

@@ -100,10 +100,8 @@ def _process() -> tuple[subprocess.Popen[str], BinaryIO]:
 
 
 def _close(process: subprocess.Popen[str], errors: BinaryIO) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait()
-    errors.close()
+    with process, errors:  # which closes the pipes and waits
+        pass
 
 
 def _free_port() -> int:
