@@ -21,7 +21,7 @@ from ftlab.evaluation import Evaluation
 from ftlab.fingerprints import base_fingerprint, check, tokenizer_fingerprint
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
-from ftlab.lean import LeanModule
+from ftlab.lean import LeanModule, signed
 from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
 from ftlab.optim.schedule import Schedule
@@ -159,6 +159,7 @@ class FinetuneModule(LeanModule):
         bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs + beside if epochs else None) if b]
         return max(1, min(bounds)) if bounds else epoch
 
+    @signed
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if batch.window:
             several = self.trainer.world_size > 1
