@@ -130,6 +130,22 @@ def _begin_epoch_anew(checkpoint: dict[str, Any], batches: int) -> None:
     loop["state_dict"]["combined_loader"] = [{"epoch": checkpoint["epoch"], "handed": done}]
 
 
+def total_steps(trainer: Trainer, continued: Mapping[str, Any] | None) -> int:
+    """Optimiser steps of the whole run.
+
+    Taken from the data module, because reading `trainer.estimated_stepping_batches` builds the loaders anew.
+
+    Args:
+        trainer: The trainer, its data read.
+        continued: The checkpoint that the run goes on from, if it does.
+    """
+    epoch = -(-_batches(trainer) // trainer.accumulate_grad_batches)
+    epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+    beside = steps_beside(continued, trainer) if continued is not None else 0
+    bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs + beside if epochs else None) if b]
+    return max(1, min(bounds)) if bounds else epoch
+
+
 def steps_beside(checkpoint: Mapping[str, Any], trainer: Trainer) -> int:
     """Optimiser steps that were done beyond those that epochs of the present length have, up to the place where the run goes on.
 

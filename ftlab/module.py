@@ -132,7 +132,7 @@ class FinetuneModule(LeanModule):
         if self.trainer.ckpt_path is None:
             self.tuning.prepare(self.adapted, self._first_batches())
         optimizer = build_optimizer(self.optimizer, self.tuning, self.adapted)
-        self.total_steps = self._count_steps()
+        self.total_steps = continuing.total_steps(self.trainer, self._continued)
         scheduler = self.schedule.build(optimizer, self.total_steps)
         if self._continued is not None:
             continuing.check_optimizer(self._continued, optimizer)
@@ -143,21 +143,6 @@ class FinetuneModule(LeanModule):
         """The batches of the first epoch, on this rank's device; nothing is read unless a strategy asks."""
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             yield batch.to(self.device)
-
-    def _count_steps(self) -> int:
-        """Optimiser steps of the whole run.
-
-        Taken from the data module, because reading `trainer.estimated_stepping_batches` builds the loaders anew.
-        """
-        trainer = self.trainer
-        batches = trainer.datamodule.train_batches()  # type: ignore[attr-defined]
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        epoch = -(-batches // trainer.accumulate_grad_batches)
-        epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
-        beside = continuing.steps_beside(self._continued, trainer) if self._continued is not None else 0
-        bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs + beside if epochs else None) if b]
-        return max(1, min(bounds)) if bounds else epoch
 
     @signed
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
