@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from ftlab.lean import RunCallback, module_of
-
-if TYPE_CHECKING:
-    pass
 
 
 class StepLog(RunCallback):
