@@ -229,15 +229,25 @@ def _new_tokens(model: nn.Module) -> dict[str, list[int]]:
     return found
 
 
+def is_kind_of(model: nn.Module, mapping: Any) -> bool:
+    """Whether an auto class of transformers makes this kind of model.
+
+    Args:
+        model: The model.
+        mapping: What the auto class looks its models up in, by the type of their configuration; to go through its values would import
+            some two hundred kinds of models, which takes seconds.
+    """
+    return mapping.get(type(getattr(model, "config", None)), None) is type(model)
+
+
 def _task_type(model: nn.Module, heads: list[str]) -> str | None:
     """PEFT's word for the kind of model; it saves the modules `classifier` and `score` of a sequence classifier itself."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-    kind: object = type(model)
-    if kind in MODEL_FOR_CAUSAL_LM_MAPPING.values():
+    if is_kind_of(model, MODEL_FOR_CAUSAL_LM_MAPPING):
         return "CAUSAL_LM"
     own = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in ("classifier", "score")}
-    return "SEQ_CLS" if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.values() and own and own <= set(heads) else None
+    return "SEQ_CLS" if is_kind_of(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING) and own and own <= set(heads) else None
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

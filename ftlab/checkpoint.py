@@ -23,13 +23,8 @@ _KEYS = {"spec": Mapping, "fingerprints": Mapping, "rng": list, "base_figures": 
 
 def stamp(spec: Mapping[str, object], owned: Iterable[str]) -> dict[str, object]:
     """What is stored beside the tensors."""
-    packages = origins.versions(class_paths(spec))
+    packages = origins.versions(origins.class_paths(spec))
     return {"format": FORMAT, "version": ftlab.__version__, "packages": packages, "spec": dict(spec), "owned": sorted(owned)}
-
-
-def class_paths(spec: Mapping[str, object]) -> list[str]:
-    """The classes that a spec names."""
-    return [part["class_path"] for part in spec.values() if isinstance(part, Mapping)]
 
 
 def keep_owned(state: dict[str, Tensor], owned: frozenset[str]) -> dict[str, Tensor]:

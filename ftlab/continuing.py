@@ -70,7 +70,7 @@ def prepare(checkpoint: dict[str, Any], trainer: Trainer, now: Mapping[str, obje
             "%s changed: this run is not the one that was stopped, and the claim that it is exact is withdrawn; "
             "an epoch that was under way begins anew", what
         )  # fmt: skip
-    versions = origins.table(stamp["packages"], origins.versions(ckpt.class_paths(stamp["spec"])))
+    versions = origins.table(stamp["packages"], origins.versions(origins.class_paths(stamp["spec"])))
     if versions:
         log.warning("versions changed, and the claim that the run goes on to the last bit is withdrawn:%s", versions)
 
@@ -128,6 +128,22 @@ def _begin_epoch_anew(checkpoint: dict[str, Any], batches: int) -> None:
     # Lightning saves within a batch and counts it as completed when it goes on.
     progress["current"] = {"ready": done, "started": done, "processed": done, "completed": done - 1}
     loop["state_dict"]["combined_loader"] = [{"epoch": checkpoint["epoch"], "handed": done}]
+
+
+def total_steps(trainer: Trainer, continued: Mapping[str, Any] | None) -> int:
+    """Optimiser steps of the whole run.
+
+    Taken from the data module, because reading `trainer.estimated_stepping_batches` builds the loaders anew.
+
+    Args:
+        trainer: The trainer, its data read.
+        continued: The checkpoint that the run goes on from, if it does.
+    """
+    epoch = -(-_batches(trainer) // trainer.accumulate_grad_batches)
+    epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
+    beside = steps_beside(continued, trainer) if continued is not None else 0
+    bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs + beside if epochs else None) if b]
+    return max(1, min(bounds)) if bounds else epoch
 
 
 def steps_beside(checkpoint: Mapping[str, Any], trainer: Trainer) -> int:

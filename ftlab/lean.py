@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.profilers import PassThroughProfiler
+
+if TYPE_CHECKING:
+    from ftlab.module import FinetuneModule
+
+Step = TypeVar("Step", bound=Callable[..., Any])
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -16,6 +23,12 @@ class NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
         return _NOTHING
+
+
+def signed(step: Step) -> Step:
+    """Keep the signature of a function, for which Lightning asks at each step and Python would put it together anew."""
+    vars(step)["__signature__"] = inspect.signature(step)
+    return step
 
 
 class LeanModule(LightningModule):
@@ -29,6 +42,11 @@ class LeanModule(LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+
+def module_of(pl_module: LightningModule) -> FinetuneModule:
+    """The module that a callback was given; Lightning knows it by the class above."""
+    return cast("FinetuneModule", pl_module)
 
 
 class RunCallback(Callback):

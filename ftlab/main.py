@@ -43,8 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 interrupted, 1 a bug of ftlab.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [w for w in words if w != "--debug"]
+    code = _answer([w for w in words if w != "--debug"], "--debug" in words)
+    ranks = sys.modules.get("ftlab.ranks")  # not imported: no ranks, and no torch either
+    if ranks is not None and not ranks.leave_group():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _answer(words: list[str], debug: bool) -> int:
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # a reader that went away shows here, and not while the interpreter ends

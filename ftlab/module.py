@@ -21,7 +21,7 @@ from ftlab.evaluation import Evaluation
 from ftlab.fingerprints import base_fingerprint, check, tokenizer_fingerprint
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
-from ftlab.lean import LeanModule
+from ftlab.lean import LeanModule, signed
 from ftlab.metrics import MetricCallable, check_metrics
 from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
@@ -52,6 +52,7 @@ class FinetuneModule(LeanModule):
         optimizer: Any torch optimiser; null is fused AdamW with the strategy's own learning rate.
         schedule: Warm-up and decay of the learning rate, in optimiser steps.
         skip_nonfinite: Optimiser steps to leave out, because a loss or gradient is not finite, before the run ends.
+        stop_at_spike: Whether a loss ten times the usual one ends the run, instead of a warning.
         metrics: Classes of torchmetrics to measure validation and test by, beside the task's own figures.
     """
 
@@ -63,6 +64,7 @@ class FinetuneModule(LeanModule):
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule = Schedule(),  # noqa: B008  # frozen, and shown as the default in --help
         skip_nonfinite: int = 0,
+        stop_at_spike: bool = False,
         metrics: list[MetricCallable] | None = None,
     ) -> None:
         super().__init__()
@@ -74,6 +76,7 @@ class FinetuneModule(LeanModule):
         if skip_nonfinite < 0:
             raise ConfigError(f"model.skip_nonfinite is {skip_nonfinite}; it must be 0 or more.")
         self.skip_nonfinite = skip_nonfinite
+        self.stop_at_spike = stop_at_spike
         self.metrics = metrics or []
         check_metrics(self.metrics, task)
         self.guard, self.spikes = Guard(skip_nonfinite, scaled=False), Spikes()
@@ -135,7 +138,7 @@ class FinetuneModule(LeanModule):
         if self.trainer.ckpt_path is None:
             self.tuning.prepare(self.adapted, self._first_batches())
         optimizer = build_optimizer(self.optimizer, self.tuning, self.adapted)
-        self.total_steps = self._count_steps()
+        self.total_steps = continuing.total_steps(self.trainer, self._continued)
         scheduler = self.schedule.build(optimizer, self.total_steps)
         if self._continued is not None:
             continuing.check_optimizer(self._continued, optimizer)
@@ -147,21 +150,7 @@ class FinetuneModule(LeanModule):
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             yield batch.to(self.device)
 
-    def _count_steps(self) -> int:
-        """Optimiser steps of the whole run.
-
-        Taken from the data module, because reading `trainer.estimated_stepping_batches` builds the loaders anew.
-        """
-        trainer = self.trainer
-        batches = trainer.datamodule.train_batches()  # type: ignore[attr-defined]
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        epoch = -(-batches // trainer.accumulate_grad_batches)
-        epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
-        beside = continuing.steps_beside(self._continued, trainer) if self._continued is not None else 0
-        bounds = [b for b in (trainer.max_steps if trainer.max_steps > 0 else None, epoch * epochs + beside if epochs else None) if b]
-        return max(1, min(bounds)) if bounds else epoch
-
+    @signed
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if batch.window:
             several = self.trainer.world_size > 1
@@ -203,8 +192,16 @@ class FinetuneModule(LeanModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_fit_start(self) -> None:
-        self.guard, self.spikes = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16")), Spikes()
+        self.guard = Guard(self.skip_nonfinite, scaled=str(self.trainer.precision).startswith("16"))
+        self.spikes = Spikes(self.stop_at_spike)
         self.frozen = frozen_sums(self.adapted.named_parameters())
+
+    def on_train_start(self) -> None:
+        """Take the learning rate from this run's schedule: a run that goes on beyond its old end has stored the rate of that one."""
+        (scheduled,) = self.trainer.lr_scheduler_configs
+        factor = self.schedule.factor(scheduled.scheduler.last_epoch, self.total_steps)
+        for group, base in zip(self.trainer.optimizers[0].param_groups, scheduled.scheduler.base_lrs, strict=True):
+            group["lr"] = base * factor
 
     def on_train_end(self) -> None:  # before callbacks write that the run is complete
         self.guard.settle()

@@ -29,6 +29,8 @@ class Guard:
     Args:
         allowed: Steps that may be left out before the run ends.
         scaled: Whether fp16's scaler leaves out steps of its own.
+
+    `found` holds, for each step that was not taken, its number, the gradient's norm and the rows.
     """
 
     def __init__(self, allowed: int, scaled: bool) -> None:
@@ -37,6 +39,7 @@ class Guard:
         self.left_out = 0
         self.overflows = 0
         self.rows: list[Tensor] = []
+        self.found: list[dict[str, object]] = []
         self._pending: tuple[Later, int, list[Tensor]] | None = None
 
     def begin(self) -> None:
@@ -75,6 +78,7 @@ class Guard:
             log.warning("step %d is left out by fp16's loss scaling, %d of at most %d in a row", step + 1, self.overflows, _OVERFLOWS)
             return True  # the scaler leaves the step out itself
         rows = _of_all_ranks([row for part in parts for row in part.tolist() if row >= 0])
+        self.found.append({"step": step + 1, "gradient": str(value), "rows": rows})
         if self.left_out < self.allowed:
             self.left_out += 1
             log.warning("step %d is left out: its gradient is %s; rows %s", step + 1, value, _short(rows))

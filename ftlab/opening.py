@@ -124,12 +124,16 @@ def _by_architecture(folder: Path) -> str | None:
     import transformers
 
     try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [None]
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        named, model_type = stored.get("architectures") or [None], stored.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise ConfigError(f"{folder} has no config.json that can be read, so it is neither run, adapter nor model.") from error
+    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
+        return None
+    config = transformers.CONFIG_MAPPING[model_type]
     for auto_class in (*_BY_TASK_TYPE.values(), "AutoModelForMaskedLM", "AutoModelForPreTraining"):
-        kinds = getattr(transformers, auto_class)._model_mapping.values()
-        if any(named[0] == kind.__name__ for kind in kinds if isinstance(kind, type)):
+        kind = getattr(transformers, auto_class)._model_mapping.get(config, None)
+        if isinstance(kind, type) and named[0] == kind.__name__:
             return auto_class
     return None
 

@@ -17,7 +17,7 @@ from ftlab.errors import CheckpointError
 from ftlab.given import SLOTS
 
 FILE = "versions.json"
-_PACKAGES = ("ftlab", "lightning", "numpy", "peft", "tokenizers", "torch", "transformers")
+_PACKAGES = ("bitsandbytes", "ftlab", "lightning", "numpy", "peft", "tokenizers", "torch", "transformers")
 """What computes a step."""
 _WORDS = {"strategies": "strategy", "tasks": "task", "data": "data source"}
 
@@ -38,7 +38,7 @@ def record(config: Mapping[str, Any]) -> dict[str, object]:
     Args:
         config: The run's complete configuration.
     """
-    paths = dict(_chosen(config)).values()
+    paths = [path for _, path in _chosen(config)]
     plugins = {p.class_path: {"package": p.package, "version": p.version} for p in _plugins(paths)}
     return {"packages": versions(paths), "plugins": plugins}
 
@@ -68,13 +68,22 @@ def table(then: Mapping[str, object], now: Mapping[str, str]) -> str:
 
 
 def _chosen(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(slot, class path) of every plugin that a configuration names."""
+    """(slot, class path) of every plugin that a configuration names, those that others hold included."""
     for slot in SLOTS:
         section, _, name = slot.partition(".")
         entry = config.get(section, {}).get(name)
-        path = entry.get("class_path") if isinstance(entry, Mapping) else entry
-        if isinstance(path, str):
+        for path in [entry] if isinstance(entry, str) else class_paths(entry):
             yield slot, path
+
+
+def class_paths(value: object) -> Iterator[str]:
+    """Every `class_path` in nested mappings and lists."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        value = list(value.values())
+    for inner in value if isinstance(value, list) else []:
+        yield from class_paths(inner)
 
 
 def _plugins(class_paths: Iterable[str]) -> list[registry.Plugin]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -60,3 +63,27 @@ def end_ranks(trainer: Trainer, error: BaseException) -> None:
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
+
+
+def leave_group() -> bool:
+    """Leave the process group while Python still runs, if there is one; Lightning does so for NCCL alone.
+
+    Gloo's threads let go of a finished collective after its caller has gone on, and need Python to free its tensors. Where the
+    interpreter has ended by then, torch 2.13 aborts the process, exit code and all (pytorch/pytorch#179291, #190489). With the last
+    reference to the group its threads are joined, and the trainer, which is garbage now, holds one.
+
+    Returns:
+        False where a collective is still open after `_PATIENCE`: this rank fails alone, and the others will never take part in it. The
+        interpreter must not end then.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return True
+    leaver = threading.Thread(target=_destroy, name="leave_group", daemon=True)
+    leaver.start()
+    leaver.join(_PATIENCE)
+    return not leaver.is_alive()
+
+
+def _destroy() -> None:
+    dist.destroy_process_group()
+    gc.collect()

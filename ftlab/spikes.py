@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ftlab.errors import NumericsError
+
 log = logging.getLogger(__name__)
 
 _SPIKE = 10.0
@@ -25,9 +27,13 @@ class Spikes:
 
     A usual loss below a tenth of the first ones counts as that much, so that a run whose loss is nearly zero does not warn of every
     row that it still gets wrong.
+
+    Args:
+        stop: Whether a spike ends the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop: bool = False) -> None:
+        self._stop = stop
         self._losses: list[tuple[int, Tensor]] = []
         self._seen = 0
         self._first = self._usual = 0.0
@@ -42,10 +48,13 @@ class Spikes:
         self._losses.append((step + 1, loss.detach()))
 
     def report(self, sum_ranks: Callable[[Tensor], Tensor]) -> None:
-        """Warn of the largest spike since the last call; all ranks call it together.
+        """Warn of the largest spike since the last call, or end the run; all ranks call it together.
 
         Args:
             sum_ranks: Adds a tensor over all ranks.
+
+        Raises:
+            NumericsError: There was one, and the run is to stop.
         """
         if not self._losses:
             return
@@ -53,12 +62,18 @@ class Spikes:
         ratios = [(self._ratio(abs(value)), step) for value, (step, _) in zip(values, self._losses, strict=True)]
         self._losses = []
         times, step = max(ratios)
-        if times >= _SPIKE:
-            log.warning(
-                "the loss of step %d is %.0f times the usual one; its gradient is finite, so the step was taken: "
-                "if that goes on, set trainer.gradient_clip_val or lower the learning rate",
-                step, times,
-            )  # fmt: skip
+        if times < _SPIKE:
+            return
+        if self._stop:
+            raise NumericsError(
+                f"the loss of step {step} is {times:.0f} times the usual one (model.stop_at_spike); go on from a checkpoint before it "
+                "with trainer.gradient_clip_val or a lower learning rate, or leave out model.stop_at_spike."
+            )
+        log.warning(
+            "the loss of step %d is %.0f times the usual one; its gradient is finite, so the step was taken: "
+            "if that goes on, set trainer.gradient_clip_val or lower the learning rate",
+            step, times,
+        )  # fmt: skip
 
     def _ratio(self, size: float) -> float:
         """How many times the usual loss this one is; 0 where it is not finite, which is the guard's affair."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from ftlab.lean import RunCallback
-
-if TYPE_CHECKING:
-    from ftlab.module import FinetuneModule
+from ftlab.lean import RunCallback, module_of
 
 
 class StepLog(RunCallback):
@@ -22,7 +19,7 @@ class StepLog(RunCallback):
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         step = trainer.global_step
         if not module.window_ended(batch_idx):
             return

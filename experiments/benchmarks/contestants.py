@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +38,33 @@ def with_peft(model: nn.Module) -> nn.Module:
     return get_peft_model(model, peft_config()).base_model.model
 
 
-def hand(load: Workload, folder: Path, recorder: Recorder, fused: bool = True, dtype: torch.dtype = torch.float32) -> None:
-    """The loop that one would write by hand, with ftlab's loss and, where `fused`, its LoRA layers; no data loader, no logging."""
+def loss_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Token ids (B, T) → the mean loss, by ftlab's kernel."""
     from ftlab.tasks.cross_entropy import cross_entropy_sum
     from ftlab.tasks.lm_head import language_head
 
+    head = language_head(model)
+    assert head is not None
+
+    def loss(ids: Tensor) -> Tensor:
+        hidden = head.body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        labels = ids[:, 1:].flatten()
+        return cross_entropy_sum(hidden.flatten(0, 1), labels, head.project, head.linear, head.vocabulary) / len(labels)
+
+    return loss
+
+
+def hand(load: Workload, folder: Path, recorder: Recorder, fused: bool = True, dtype: torch.dtype = torch.float32) -> None:
+    """The loop that one would write by hand, with ftlab's loss and, where `fused`, its LoRA layers; no data loader, no logging."""
     model = (with_ftlab if fused else with_peft)(base(folder, dtype))
     seed_adapter(model)
     rows = torch.from_numpy(np.load(folder / "rows.npy"))
-    head = language_head(model)
-    assert head is not None
+    mean_loss = loss_of(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, fused=True)
 
     def step(ids: Tensor) -> Tensor:
-        hidden = head.body(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        labels = ids[:, 1:].flatten()
-        loss = cross_entropy_sum(hidden.flatten(0, 1), labels, head.project, head.linear, head.vocabulary) / len(labels)
+        loss = mean_loss(ids)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
@@ -63,6 +74,39 @@ def hand(load: Workload, folder: Path, recorder: Recorder, fused: bool = True, d
     for ids in rows.split(load.batch):
         recorder.loss(step(ids))
         recorder.step()
+
+
+def lightning(load: Workload, folder: Path, recorder: Recorder) -> None:
+    """The same loop as a LightningModule with nothing but a loss, torch's loader, and a line of CSV every ten steps."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.loggers import CSVLogger
+
+    class Plain(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = with_ftlab(base(folder))
+            seed_adapter(self.model)
+            self.mean_loss = loss_of(self.model)
+
+        def training_step(self, ids: Tensor) -> Tensor:
+            loss = self.mean_loss(ids)
+            recorder.loss(loss)
+            self.log("train_loss", loss)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=RATE, fused=True)
+
+        def on_train_batch_end(self, *_: object) -> None:
+            recorder.step()
+
+    rows = torch.from_numpy(np.load(folder / "rows.npy"))
+    loader = torch.utils.data.DataLoader(rows, batch_size=load.batch)  # type: ignore[arg-type]
+    trainer = Trainer(
+        max_steps=load.steps, accelerator="cpu", gradient_clip_val=CLIP, log_every_n_steps=10, logger=CSVLogger(folder / "csv"),
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Plain(), loader)
 
 
 def settings(load: Workload, folder: Path) -> dict[str, Any]:
@@ -127,6 +171,8 @@ def main(name: str, workload: str, folder: Path) -> None:
     load, recorder = WORKLOADS[workload], Recorder()
     if name == "hf":
         hf_trainer(load, folder, recorder)
+    elif name == "lightning":
+        lightning(load, folder, recorder)
     elif name == "trl":
         trl(load, folder, recorder)
     else:

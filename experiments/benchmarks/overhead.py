@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 NAMES = {
     "ftlab": "`ftlab fit`",
     "hand": "hand-written loop, the same kernels",
+    "lightning": "bare LightningModule, the same kernels",
     "hf": "HF Trainer + PEFT",
     "trl": "TRL SFTTrainer",
     "hand-peft": "hand-written loop, PEFT's own LoRA layers",

@@ -29,7 +29,7 @@ class TimedLoRA(TuningStrategy):
         return adapted
 
     def extra_losses(self, model: nn.Module, outputs: object, batch: Batch) -> dict[str, Tensor]:
-        recorder.loss(outputs.sums["lm"] / outputs.counts["lm"])  # type: ignore[attr-defined]
+        recorder.loss(outputs.sums["lm"], outputs.counts["lm"])  # type: ignore[attr-defined]
         return {}
 
     def on_step(self, model: nn.Module, step: int, total: int) -> None:

@@ -97,10 +97,11 @@ class Recorder:
         self.taken = 0
         self.began = 0.0
         self.seconds: list[float] = []
-        self.losses: list[Tensor] = []
+        self.losses: list[tuple[Tensor, Tensor | float]] = []
 
-    def loss(self, value: Tensor) -> None:
-        self.losses.append(value.detach())
+    def loss(self, total: Tensor, count: Tensor | float = 1.0) -> None:
+        """Note a loss; it is divided when the last step is done, because only some contestants would pay for that."""
+        self.losses.append((total.detach(), count))
 
     def step(self) -> None:
         now = time.process_time()
@@ -111,7 +112,7 @@ class Recorder:
         if beyond:
             self.seconds.append(now - self.began)
         if self.taken == self.steps:
-            found = {"seconds": self.seconds, "losses": [float(value) for value in self.losses]}
+            found = {"seconds": self.seconds, "losses": [float(total) / float(count) for total, count in self.losses]}
             Path(os.environ["OVERHEAD_OUT"]).write_text(json.dumps(found), encoding="utf-8")
             return
         os.write(self.done, b".")

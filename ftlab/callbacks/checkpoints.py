@@ -19,7 +19,7 @@ from ftlab import checkpoint_io as files
 from ftlab.callbacks.jsonl import JsonLinesLogger
 from ftlab.errors import ConfigError, StorageError
 from ftlab.folders import try_writing
-from ftlab.lean import RunCallback
+from ftlab.lean import RunCallback, module_of
 from ftlab.ranks import on_rank_zero
 from ftlab.signals import SignalFlag, StoppedError, leave_at_once
 
@@ -104,7 +104,7 @@ class Checkpoints(RunCallback, Checkpoint):
         self.signals.remove()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         if not module.window_ended(batch_idx):
             return
         number, late = self._agreed(trainer)
@@ -206,7 +206,7 @@ class Checkpoints(RunCallback, Checkpoint):
 
     def _check_space(self, pl_module: LightningModule) -> None:
         """Refuse to start where the checkpoints to keep would not fit."""
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         need = checkpoint_bytes(module) * (self.options.keep + 2)  # the best one, and the one being written
         free = shutil.disk_usage(self.folder).free
         if need > free:

@@ -16,7 +16,7 @@ from ftlab.callbacks.record import parameter_counts
 from ftlab.errors import CheckpointError
 from ftlab.export import base_is_lost, export_run
 from ftlab.folders import published
-from ftlab.lean import RunCallback
+from ftlab.lean import RunCallback, module_of
 from ftlab.merging import merged, put
 from ftlab.model_card import Facts
 from ftlab.redact import redacted
@@ -47,7 +47,7 @@ class Export(RunCallback):
         self.config = config
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         target = self.folder / "export"
         if not trainer.is_global_zero or target.exists():
             return
@@ -73,7 +73,7 @@ class VerifyMerge(RunCallback):
         self.folder = folder
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         target = self.folder / "merge.json"
         if not trainer.is_global_zero or target.exists():
             return

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ftlab.batch import IGNORE, Batch
 from ftlab.errors import NumericsError
-from ftlab.lean import RunCallback
+from ftlab.lean import RunCallback, module_of
 from ftlab.numerics import frozen_sums, tensor_sums
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class LearningGuard(RunCallback):
         self._stop_tokens = [0, 0]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         if self.policy == "off":
             return
         self._last = min(trainer.global_step + STEPS, max(module.total_steps, 1))
@@ -83,7 +83,7 @@ class LearningGuard(RunCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         if self._last < 0:
             return
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         self._resting = tuple(name or "the model" for name, m in module.adapted.named_modules() if not m.training)
         self._tokens += batch.tokens
         self._scored += max(batch.counts().values(), default=0)
@@ -100,7 +100,7 @@ class LearningGuard(RunCallback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> None:
         if self._last < 0:
             return
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         for name, parameter in module.adapted.named_parameters():
             if parameter.requires_grad and parameter.grad is not None:
                 norm = parameter.grad.detach().float().norm()

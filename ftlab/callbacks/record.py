@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -16,12 +16,9 @@ from torch import nn
 
 from ftlab import origins
 from ftlab.callbacks.throughput import Throughput, peak_memory
-from ftlab.lean import RunCallback
+from ftlab.lean import RunCallback, module_of
 from ftlab.redact import redacted
 from ftlab.run_folder import write_json, write_text
-
-if TYPE_CHECKING:
-    from ftlab.module import FinetuneModule
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +59,17 @@ class Record(RunCallback):
         if trainer.is_global_zero:
             Console(stderr=True).print(parameter_table(pl_module))
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._write_left_out(trainer, pl_module)
+
+    def _write_left_out(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The rows of every step that was not taken, of which a message shows the first ones."""
+        found = module_of(pl_module).guard.found
+        if found and trainer.is_global_zero:
+            write_json(self.folder / "nonfinite.json", {"steps": found})
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_left_out(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         summary = self.summary(trainer, pl_module)
@@ -72,7 +79,7 @@ class Record(RunCallback):
 
     def summary(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The figures of a finished fit."""
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("val_", "train_", "tuning/"))}
         counts = parameter_counts(module.adapted)
         return {
@@ -107,7 +114,7 @@ def _size(parameter: nn.Parameter) -> int:
 
 def parameter_table(pl_module: LightningModule) -> Table:
     """Modules, their parameters, the trainable share, and what a checkpoint will hold."""
-    module: FinetuneModule = pl_module  # type: ignore[assignment]
+    module = module_of(pl_module)
     model = module.adapted
     trainable, total = parameter_counts(model)
     owned = module.tuning.owned(model)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from ftlab.lean import RunCallback
-
-if TYPE_CHECKING:
-    from ftlab.module import FinetuneModule
+from ftlab.lean import RunCallback, module_of
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +31,7 @@ class Report(RunCallback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        module: FinetuneModule = pl_module  # type: ignore[assignment]
+        module = module_of(pl_module)
         loss = trainer.callback_metrics.get("val_loss")
         base = module.base_figures.get("loss")
         if loss is not None and base is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.commands.resume import find_run
-from ftlab.errors import ConfigError
+from ftlab.errors import ConfigError, FtlabError
 from ftlab.given import take
 from ftlab.run_folder import write_json
 
@@ -85,7 +85,10 @@ def _start(command: Sequence[str], trace: Path) -> subprocess.Popen[str]:
 def _finish(process: subprocess.Popen[str]) -> None:
     output, _ = process.communicate()
     if process.returncode:
-        raise ConfigError(f"the run to verify ended with exit code {process.returncode}: {output.strip().splitlines()[-1]}")
+        said = (output.strip().splitlines() or ["it said nothing"])[-1]
+        error = FtlabError(f"the run to verify ended with exit code {process.returncode}: {said.removeprefix('ftlab: error: ')}")
+        error.exit_code = max(process.returncode, 1)
+        raise error
 
 
 def _kill_after(process: subprocess.Popen[str], trace: Path, steps: int) -> int:

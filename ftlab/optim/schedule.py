@@ -65,4 +65,14 @@ class Schedule:
                 "model.schedule.warmup lasts %d of the run's %d optimiser steps, so the learning rate never reaches its peak",
                 self.warmup_steps(total), total,
             )  # fmt: skip
-        return LambdaLR(optimizer, lambda step: self.factor(step, total))
+        return _Scheduled(optimizer, lambda step: self.factor(step, total))
+
+
+class _Scheduled(LambdaLR):
+    """The same rates with less work at each step: torch looks who calls, and in which order."""
+
+    def step(self, epoch: int | None = None) -> None:
+        self.last_epoch += 1
+        self._last_lr = [base * factor(self.last_epoch) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate

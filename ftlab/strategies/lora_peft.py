@@ -1,4 +1,4 @@
-"""What LoRA and QLoRA have in common: PEFT's layers put in, and folded into the weights below them."""
+"""PEFT's low-rank layers put into a model, and folded into the weights below them."""
 
 from __future__ import annotations
 
@@ -18,35 +18,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 log = logging.getLogger(__name__)
-
-
-def check_fields(
-    *,
-    r: int,
-    alpha: float,
-    dropout: float,
-    target_modules: str | list[str],
-    rank_pattern: Mapping[str, int],
-    alpha_pattern: Mapping[str, float],
-    lora_plus_ratio: float | None,
-) -> None:
-    """Refuse values that no low-rank adapter can have.
-
-    Raises:
-        ConfigError: Names the field.
-    """
-    for name, value in (("r", r), *((f"rank_pattern.{k}", v) for k, v in rank_pattern.items())):
-        if value < 1:
-            raise ConfigError(f"model.tuning.{name} is {value}; a rank is a whole number of at least 1.")
-    for name, size in (("alpha", alpha), *((f"alpha_pattern.{k}", v) for k, v in alpha_pattern.items())):
-        if not size > 0:
-            raise ConfigError(f"model.tuning.{name} is {size:g}; it must be above 0, or the adapter has no effect and no gradient.")
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"model.tuning.dropout is {dropout:g}; it is a probability, at least 0 and below 1.")
-    if target_modules == [] or target_modules == "":
-        raise ConfigError("model.tuning.target_modules is empty; write all-linear, an expression or a list of module names.")
-    if lora_plus_ratio is not None and not 1 <= lora_plus_ratio < float("inf"):
-        raise ConfigError(f"model.tuning.lora_plus_ratio is {lora_plus_ratio:g}; it is a number of at least 1, usually 16.")
 
 
 def add_lora(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ftlab.adapters import WEIGHTS
+from ftlab.adapters import WEIGHTS, is_kind_of
 from ftlab.errors import ConfigError
 from ftlab.native import save_native
 from ftlab.probe import probing
@@ -159,8 +159,7 @@ def save_beside(tuning: TuningStrategy, model: nn.Module, folder: Path, config: 
     held = find_held(model)
     own = set() if held is None else set(held.parameters())
     more = any(p.requires_grad and p not in own for p in model.parameters())
-    kind: object = type(model)
-    if config is None or more or kind not in MODEL_FOR_CAUSAL_LM_MAPPING.values():
+    if config is None or more or not is_kind_of(model, MODEL_FOR_CAUSAL_LM_MAPPING):
         return
     config.task_type, config.inference_mode, config.num_transformer_submodules = "CAUSAL_LM", True, 1
     save_file({"prompt_embeddings": vectors.detach().cpu().contiguous()}, folder / WEIGHTS, {"format": "pt"})

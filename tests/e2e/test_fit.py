@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 import yaml
 
 from tests.conftest import Command
+from tests.faults.forking import Run
 
 QUICKSTART = str(Path(__file__).parents[2] / "experiments" / "quickstart.yaml")
 SHORT = [
@@ -29,15 +27,13 @@ SHORT = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, _warm: Run) -> Path:
     """The folder of one short quickstart run."""
     where = tmp_path_factory.mktemp("fit")
-    words = [sys.executable, "-m", "ftlab", "fit", "--config", QUICKSTART, *SHORT]
-    environment = {**os.environ, "FTLAB_CACHE": str(where / "cache")}
-    done = subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    done = _warm(where, "fit", "--config", QUICKSTART, *SHORT)
+    assert done.code == 0, done.err
     (folder,) = (where / "runs" / "quickstart").iterdir()
-    (folder / "printed.txt").write_text(done.stderr, encoding="utf-8")
+    (folder / "printed.txt").write_text(done.err, encoding="utf-8")
     return folder
 
 
@@ -124,8 +120,8 @@ def test_a_checkpoint_of_another_model_is_refused(run: Path, ftlab: Command, cha
     assert "Traceback" not in done.stderr
 
 
-def test_two_ranks_give_the_validation_loss_of_one(run: Path, ftlab: Command, tmp_path: Path) -> None:
-    done = ftlab(
+def test_two_ranks_give_the_validation_loss_of_one(ftlab: Command, fresh: Command, tmp_path: Path) -> None:
+    done = fresh(
         "fit", "--config", QUICKSTART, "--trainer.max_steps", "2", "--trainer.limit_val_batches", "null",
         "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu", "--data.batch_size", "4",
     )  # fmt: skip
@@ -141,8 +137,8 @@ def test_two_ranks_give_the_validation_loss_of_one(run: Path, ftlab: Command, tm
     assert two["tokens"] == one["tokens"]
 
 
-def test_wandb_works_offline_and_says_so_once(ftlab: Command, tmp_path: Path) -> None:
-    done = ftlab(
+def test_wandb_works_offline_and_says_so_once(fresh: Command, tmp_path: Path) -> None:
+    done = fresh(
         "fit", "--config", QUICKSTART, "--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--trainer.logger", "WandbLogger",
         env={"WANDB_API_KEY": "", "HOME": str(tmp_path), "WANDB_SILENT": "true"},
     )  # fmt: skip

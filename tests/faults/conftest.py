@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +12,10 @@ import yaml
 
 from ftlab import registry
 from tests.faults.drift_run import FIT, write
-from tests.faults.forking import __file__ as server
-from tests.faults.processes import Forker, Hook, forker
+from tests.faults.forking import Result as Result
+from tests.faults.forking import Run as Run
+from tests.faults.forking import served
+from tests.faults.processes import Forker, Hook
 from tests.faults.small_run import EPOCHS, THREES, Place, Reference, killed, reference
 
 GOOD: dict[str, Any] = {
@@ -45,73 +41,10 @@ def names(kind: str) -> str:
     return ", ".join(p.name for p in registry.plugins(kind))
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a process left: exit code, both streams, and whether torch was imported."""
-
-    code: int
-    out: str
-    err: str
-    torch: bool
-
-    @property
-    def sentence(self) -> str:
-        """The last line of stderr, without `ftlab: error: `; nothing on the way there may be a warning or a traceback."""
-        lines = self.err.splitlines()
-        assert 0 < len(lines) <= 8, self.err
-        assert "Traceback" not in self.err, self.err
-        assert "Warning" not in self.err, self.err
-        assert lines[-1].startswith("ftlab: error: "), self.err
-        return lines[-1].removeprefix("ftlab: error: ")
-
-
-Run = Callable[..., Result]
-
-
-@contextmanager
-def _server(*modules: str) -> Iterator[Run]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, server, *modules],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def run(folder: Path, *arguments: str, env: dict[str, str] | None = None, without: Sequence[str] = ()) -> Result:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            surroundings = {"FTLAB_CACHE": str(folder / "cache"), **(env or {})}
-            request = {"folder": str(folder), "arguments": arguments, "env": surroundings, "without": without}
-            print(json.dumps(request), file=process.stdin, flush=True)
-            answer = json.loads(process.stdout.readline())
-            return Result(answer["code"], answer["out"], answer["err"], answer.get("torch", False))
-
-        yield run
-        process.stdin.close()
-
-
 @pytest.fixture(scope="session")
 def _cold() -> Iterator[Run]:
-    with _server("ftlab.main") as run:
+    with served("ftlab.main") as run:
         yield run
-
-
-@pytest.fixture(scope="session")
-def _warm() -> Iterator[Run]:
-    with _server("ftlab.main", "ftlab.cli") as run:
-        yield run
-
-
-@pytest.fixture(scope="session")
-def fork() -> Iterator[Forker]:
-    """Starts `ftlab` in processes that may die; see `processes.py`."""
-    with forker() as started:
-        yield started
 
 
 @pytest.fixture

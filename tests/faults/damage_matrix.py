@@ -27,8 +27,8 @@ from ftlab.errors import FtlabError
 from ftlab.folders import file_hash
 from ftlab.quiet import quiet
 from tests.faults import damage as do
-from tests.faults.conftest import Run, _server
 from tests.faults.damage import BEFORE, CHANGES, CONFIG, NEWEST, RECORD, WEIGHTS, Damage, Whole, killed, whole
+from tests.faults.forking import Run, served
 
 ACCEPTED, RECOVERED, REFUSED = "accepted", "recovered", "refused"
 
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where they are kept; a temporary folder without it")
     options = parser.parse_args(arguments)
     quiet()
-    with tempfile.TemporaryDirectory(prefix="ftlab-damage-") as temporary, _server("ftlab.main", "ftlab.cli", "peft") as run:
+    with tempfile.TemporaryDirectory(prefix="ftlab-damage-") as temporary, served("ftlab.main", "ftlab.cli", "peft") as run:
         folder = options.folder or Path(temporary)
         os.environ.setdefault("FTLAB_CACHE", str(folder / "cache"))
         folder.mkdir(exist_ok=True)

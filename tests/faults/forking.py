@@ -1,6 +1,6 @@
-"""Run as a program: `ftlab` in a fresh fork for every line of stdin, so that the imports are paid for once.
+"""`ftlab` in a fresh fork for every call, so that the imports are paid for once.
 
-Arguments: the modules to import first. A request and its answer are one line of JSON each.
+Run as a program it is the server. Arguments: the modules to import first. A request and its answer are one line of JSON each.
 """
 
 from __future__ import annotations
@@ -9,10 +9,70 @@ import functools
 import importlib
 import json
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
+
+PATIENCE = 300
+"""Seconds after which a process is taken to hang, and ended."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a process left: exit code, both streams, and whether torch was imported."""
+
+    code: int
+    out: str
+    err: str
+    torch: bool
+
+    @property
+    def sentence(self) -> str:
+        """The last line of stderr, without `ftlab: error: `; nothing on the way there may be a warning or a traceback."""
+        lines = self.err.splitlines()
+        assert 0 < len(lines) <= 8, self.err
+        assert "Traceback" not in self.err, self.err
+        assert "Warning" not in self.err, self.err
+        assert lines[-1].startswith("ftlab: error: "), self.err
+        return lines[-1].removeprefix("ftlab: error: ")
+
+
+Run = Callable[..., Result]
+
+
+@contextmanager
+def served(*modules: str) -> Iterator[Run]:
+    """A server that has imported `modules`, for as long as the block lasts."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, __file__, *modules],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(folder: Path, *arguments: str, env: dict[str, str] | None = None, without: Sequence[str] = ()) -> Result:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            surroundings = {"FTLAB_CACHE": str(folder / "cache"), **(env or {})}
+            request = {"folder": str(folder), "arguments": arguments, "env": surroundings, "without": without}
+            print(json.dumps(request), file=process.stdin, flush=True)
+            answer = json.loads(process.stdout.readline())
+            return Result(answer["code"], answer["out"], answer["err"], answer.get("torch", False))
+
+        yield run
+        process.stdin.close()
 
 
 def _leave_out(target: str) -> None:
@@ -25,6 +85,7 @@ def _leave_out(target: str) -> None:
 
 
 def _child(request: dict[str, Any], out: BinaryIO, err: BinaryIO, report: BinaryIO) -> None:
+    signal.alarm(PATIENCE)
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     os.chdir(request["folder"])
@@ -64,6 +125,7 @@ def main() -> None:
         importlib.import_module(name)
     for line in sys.stdin:
         print(json.dumps(_serve(json.loads(line))), flush=True)
+    os._exit(0)  # to take torch's modules apart takes a second
 
 
 if __name__ == "__main__":

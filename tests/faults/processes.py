@@ -140,6 +140,7 @@ def serve() -> None:
         if not child:
             _child(request)
         print(child, flush=True)
+    os._exit(0)  # to take torch's modules apart takes a second
 
 
 @dataclass(frozen=True)

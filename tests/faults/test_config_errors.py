@@ -127,10 +127,10 @@ def test_a_gpu_that_is_not_there(warm: Run) -> None:
     assert (result.code, result.sentence) == (6, expected)
 
 
-def test_a_hub_that_does_not_answer(ftlab: Command, folder: Path) -> None:
+def test_a_hub_that_does_not_answer(fresh: Command, folder: Path) -> None:
     # A process of its own: the endpoint is read when huggingface_hub is imported.
     where = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hub")}
-    result = ftlab("fit", "--config", "good.yaml", "--model.backbone.name", "some/model", env=where)
+    result = fresh("fit", "--config", "good.yaml", "--model.backbone.name", "some/model", env=where)
     lines = result.stderr.splitlines()
     assert (result.returncode, len(lines)) == (6, 2)
     assert lines[0].startswith("http://127.0.0.1:9 does not answer (")

@@ -18,6 +18,22 @@ VERIFY, FINGERPRINTS, REST = "ftlab.checkpoint:verify", "ftlab.module:check", "f
 OPTIMIZER = "ftlab.continuing:check_optimizer"
 """What refuses, for the negative controls."""
 
+KEYS = (
+    ("model.optimizer.init_args.lr", 2e-3, "model.optimizer.lr 0.001, this run 0.002", OPTIMIZER),
+    ("model.optimizer.init_args.weight_decay", 0.5, "model.optimizer.weight_decay 0.01, this run 0.5", OPTIMIZER),
+    ("model.optimizer.class_path", "torch.optim.Adam", "model.optimizer AdamW, this run Adam", OPTIMIZER),
+    ("model.schedule.decay", "constant", "model.schedule.decay 'linear', this run 'constant'", REST),
+    ("trainer.precision", "bf16-mixed", "trainer.precision '32-true', this run 'bf16-mixed'", REST),
+    ("trainer.gradient_clip_val", 0.5, "trainer.gradient_clip_val 1.0, this run 0.5", REST),
+    ("trainer.accumulate_grad_batches", 2, "trainer.accumulate_grad_batches 1, this run 2", REST),
+    ("data.batch_size", 3, "data.batch_size 2, this run 3", REST),
+    ("seed_everything", 8, "seed_everything 42, this run 8", REST),
+)
+"""Key, its new value, what is said, and what refuses."""
+USUAL = ("model.optimizer.init_args.lr", "trainer.gradient_clip_val")
+"""One key for each check."""
+CONTROLS = [pytest.param(key, value, check, marks=() if key in USUAL else pytest.mark.slow) for key, value, _, check in KEYS]
+
 
 def test_nothing_changed_goes_on(drifting: Path, warm: Run) -> None:
     assert "withdrawn" not in accepted(warm)
@@ -129,26 +145,18 @@ class TestModel:
 class TestSettings:
     """D3, D4, D10: what Lightning takes from the checkpoint, or forgets, without a word."""
 
-    @pytest.mark.parametrize(
-        ("key", "value", "says", "check"),
-        [
-            ("model.optimizer.init_args.lr", 2e-3, "model.optimizer.lr 0.001, this run 0.002", OPTIMIZER),
-            ("model.optimizer.init_args.weight_decay", 0.5, "model.optimizer.weight_decay 0.01, this run 0.5", OPTIMIZER),
-            ("model.optimizer.class_path", "torch.optim.Adam", "model.optimizer AdamW, this run Adam", OPTIMIZER),
-            ("model.schedule.decay", "constant", "model.schedule.decay 'linear', this run 'constant'", REST),
-            ("trainer.precision", "bf16-mixed", "trainer.precision '32-true', this run 'bf16-mixed'", REST),
-            ("trainer.gradient_clip_val", 0.5, "trainer.gradient_clip_val 1.0, this run 0.5", REST),
-            ("trainer.accumulate_grad_batches", 2, "trainer.accumulate_grad_batches 1, this run 2", REST),
-            ("data.batch_size", 3, "data.batch_size 2, this run 3", REST),
-            ("seed_everything", 8, "seed_everything 42, this run 8", REST),
-        ],
-    )
-    def test_a_key_of_the_runs_own_file(self, drifting: Path, warm: Run, key: str, value: object, says: str, check: str) -> None:
+    @pytest.mark.parametrize(("key", "value", "says"), [case[:3] for case in KEYS])
+    def test_a_key_of_the_runs_own_file(self, drifting: Path, warm: Run, key: str, value: object, says: str) -> None:
         """D3, D4, D10, R13."""
         rewritten(drifting, key, value)
         said = resumed(warm)
         assert said.startswith(f"the checkpoint has {says}; leave it out, ")
         assert ("add --" in said) == (not key.startswith(("model.optimizer", "model.schedule")))
+
+    @pytest.mark.parametrize(("key", "value", "check"), CONTROLS)
+    def test_without_its_check_the_key_is_taken(self, drifting: Path, warm: Run, key: str, value: object, check: str) -> None:
+        """D3, D4, D10, R13, control."""
+        rewritten(drifting, key, value)
         accepted(warm, check)
 
     def test_an_override_is_for_the_key_that_it_names(self, drifting: Path, warm: Run) -> None:

@@ -88,7 +88,7 @@ def test_a_secret_is_not_repeated(cold: Run) -> None:
     assert "hf_abc" not in result.err + result.out
 
 
-def test_the_same_in_a_process_that_nothing_has_prepared(ftlab: Command) -> None:
-    result = ftlab("fit", "--model.tuning", "Lora")
+def test_the_same_in_a_process_that_nothing_has_prepared(fresh: Command) -> None:
+    result = fresh("fit", "--model.tuning", "Lora")
     sentence = "ftlab: error: model.tuning is 'Lora', which is not one of the strategies installed; did you mean LoRA?\n"
     assert (result.returncode, result.stderr) == (2, sentence)

@@ -49,6 +49,8 @@ def stopped(result: Result, folder: Path, kind: str, healthy: Healthy) -> None:
     sentence = result.err.splitlines()[-1]
     assert sentence.startswith("ftlab: error: the gradient of step 2 is "), sentence
     assert f"from rows {healthy.rows};" in sentence
+    (left_out,) = json.loads((place(folder, kind).parent / "nonfinite.json").read_text())["steps"]
+    assert (left_out["step"], ", ".join(map(str, left_out["rows"]))) == (2, healthy.rows)
     saved = checkpoints(folder, kind)
     assert list(saved) == [1]
     assert equal(saved[1]["state_dict"], healthy.saved[1]["state_dict"])
@@ -116,10 +118,10 @@ def one_message(result: CompletedProcess[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("off", ["", "one voice"])
-def test_a_bad_number_on_one_rank_ends_both_with_one_message(folder: Path, ftlab: Command, off: str) -> None:
+def test_a_bad_number_on_one_rank_ends_both_with_one_message(folder: Path, fresh: Command, off: str) -> None:
     """N3, and its control: every rank for itself."""
     write(folder, "nan", [2], init={"rank": 1}, trainer={"devices": 2, "strategy": "ddp"}, off=off)
-    result = ftlab(*FIT, cwd=folder)
+    result = fresh(*FIT, cwd=folder)
     if not off:
         one_message(result, folder)
         return

@@ -50,6 +50,16 @@ def test_a_loss_a_hundred_times_the_usual_is_told_and_never_the_best(folder: Pat
     assert found[4] > found[3], "the spike left no harm, so that there was nothing to keep from the best"
 
 
+def test_a_spike_may_end_the_run(folder: Path, warm: Run) -> None:
+    """N5: the optional stop."""
+    write(folder, "spike", [4], **{**LONGER, "stop_at_spike": True})
+    result = warm(*FIT)
+    assert result.code == 5, result.err
+    assert "the loss of step 4 is " in result.err.splitlines()[-1]
+    assert "(model.stop_at_spike)" in result.err.splitlines()[-1]
+    assert Manifest.read(place(folder, "spike")).best == "step-00000003.ckpt"
+
+
 @pytest.mark.parametrize(("off", "without"), [("", ["ftlab.spikes:Spikes.report"]), ("best", [])])
 def test_without_the_watch_or_the_choice_of_the_best(folder: Path, warm: Run, off: str, without: list[str]) -> None:
     """N5, controls."""

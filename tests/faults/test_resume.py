@@ -35,8 +35,11 @@ class TestKilled:
         assert threes.result["global_step"] == 2 * EPOCHS
         assert threes.result["lr_schedulers"][0]["last_epoch"] == 2 * EPOCHS
         place = killed(fork, tmp_path, Hook(f"{STEP}.training_step", call=15), *THREES)
+        control = again(place, tmp_path / "control")
         assert resumed(fork, place)[0] == 0
         assert differences(place, threes) == []
+        assert resumed(fork, control, without="ftlab.data.loader:FinetuneLoader.load_state_dict")[0] == 0
+        assert differences(control, threes) != []
 
     @pytest.mark.slow
     @pytest.mark.parametrize("call", range(1, EPOCHS * BATCHES + 1, 3))

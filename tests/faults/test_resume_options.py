@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.processes import Forker, Hook
-from tests.faults.small_run import WORKERS, Place, Reference, again, differences, killed, resumed
+from tests.faults.small_run import EPOCHS, WORKERS, Place, Reference, again, differences, killed, resumed
 
 STEP = "ftlab.module:FinetuneModule"
 
@@ -78,6 +78,17 @@ class TestDiffering:
         code, said = resumed(fork, place, *optimizer, "2e-3", "--override-resume", "model.optimizer.lr")
         assert code == 2, said
         assert "--override-resume model.optimizer.lr has no effect" in said
+
+    def test_a_longer_run_takes_the_rates_of_its_own_schedule(self, fork: Forker, tmp_path: Path, whole: Reference) -> None:
+        """D10: the checkpoint holds the rate that the shorter run had come to, which is 0."""
+        place, halves = Place(tmp_path / "run", ("--trainer.max_epochs", str(EPOCHS // 2))), ("--trainer.max_epochs", str(EPOCHS))
+        assert fork.run(place.folder, place.first, place.env)[0] == 0
+        control, before = again(place, tmp_path / "control"), len(place.trace())
+        assert resumed(fork, place, *halves)[0] == 0
+        expected = [record["lr"] for record in whole.trace.values() if record["epoch"] >= EPOCHS // 2]
+        assert [record["lr"] for record in place.trace()[before:]] == expected
+        assert resumed(fork, control, *halves, without=f"{STEP}.on_train_start")[0] == 0
+        assert control.trace()[before]["lr"] != expected[0]
 
     def test_the_whole_first_command_may_be_repeated(self, fork: Forker, tmp_path: Path) -> None:
         optimizer = ["--model.optimizer", "{class_path: torch.optim.AdamW, init_args: {lr: 1e-3}}"]

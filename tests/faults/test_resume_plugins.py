@@ -90,6 +90,19 @@ def test_another_version_that_has_it(installed: Path, warm: Run) -> None:
     assert "the claim that the run goes on to the last bit is withdrawn" in result.err
 
 
+def test_within_another(folder: Path, warm: Run) -> None:
+    install(folder, "1.2.0", "strategies.OneLayer = one_layer:OneLayer")
+    plain(folder)
+    both = "[{class_path: OneLayer}, {class_path: LoRA, init_args: {target_modules: [v_proj]}}]"
+    result = warm(*FIT[:-1], "Compose", "--model.tuning.strategies", both)
+    assert result.code == 0, result.err
+    shutil.rmtree(folder / "one_layer-1.2.0.dist-info")
+    (folder / "one_layer.py").unlink()
+    result = warm(*RESUME)
+    assert result.code == 4, result.err
+    assert "needs strategy OneLayer from package one-layer==1.2.0, but it is not installed" in result.sentence
+
+
 def test_a_file(folder: Path, warm: Run) -> None:
     (folder / "one_layer.py").write_text(PLUGIN)
     plain(folder)

@@ -52,6 +52,14 @@ def test_a_name_that_a_run_cannot_have(fork: Forker, folder: Path, key: str, val
     assert not (folder / "runs").exists()
 
 
+def test_without_the_check_such_a_name_leads_out_of_the_folder(fork: Forker, folder: Path) -> None:
+    """S8, control."""
+    off = Hook("ftlab.run_folder:RunOptions.__post_init__", signal=0)
+    code, said = fork.run(folder, ["fit", "--config", "good.yaml", "--run.name=../up", "--run.id", "y"], None, [off])
+    assert code == 0, said
+    assert (folder / "up" / "y" / "summary.json").is_file()
+
+
 @pytest.mark.slow
 def test_an_export_to_a_folder_with_the_longest_name(fork: Forker, folder: Path) -> None:
     """S8."""

@@ -15,8 +15,8 @@ QUICKSTART = str(Path(__file__).parents[2] / "experiments" / "quickstart.yaml")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_quickstart_learns(ftlab: Command, tmp_path: Path, precision: str) -> None:
-    done = ftlab("fit", "--config", QUICKSTART, "--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.precision", precision)
+def test_quickstart_learns(fresh: Command, tmp_path: Path, precision: str) -> None:
+    done = fresh("fit", "--config", QUICKSTART, "--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.precision", precision)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("runs/quickstart/*/summary.json")
     summary = json.loads(file.read_text(encoding="utf-8"))

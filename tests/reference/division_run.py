@@ -11,6 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from ftlab import Backbone, FinetuneData, FinetuneModule, Schedule
 from ftlab.data.sources.in_memory import Rows
+from ftlab.ranks import leave_group
 from ftlab.strategies.full import Full
 from ftlab.tasks.causal_lm import CausalLM
 from tests.reference.division import TEXTS, tiny_llama
@@ -62,3 +63,4 @@ def gradients(folder: Path, batch: int, accumulate: int, ranks: int = 1, clip: f
 
 if __name__ == "__main__":
     gradients(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    leave_group()

@@ -79,7 +79,7 @@ def test_clipping_acts_on_the_whole_gradient(tmp_path: Path, expected: Gradient)
     assert distance(found, expected) < 2e-6
 
 
-@pytest.mark.parametrize(("batch", "accumulate"), [(2, 2), (3, 2)])
+@pytest.mark.parametrize(("batch", "accumulate"), [(2, 2), pytest.param(3, 2, marks=pytest.mark.slow)])
 def test_two_ranks(tmp_path: Path, expected: Gradient, batch: int, accumulate: int) -> None:
     words = [sys.executable, "-m", "tests.reference.division_run", str(tmp_path), str(batch), str(accumulate), "2"]
     done = subprocess.run(

@@ -17,7 +17,7 @@ from ftlab.errors import StorageError
 from ftlab.tasks.base import Task
 from ftlab.tasks.causal_lm import CausalLM
 from ftlab.tasks.sequence_classification import SequenceClassification
-from tests.conftest import Command
+from tests.faults.processes import Forker, codes
 from tests.unit.training import model_folder, texts, tiny_module, trainer
 
 CLASSES = SequenceClassification(labels=["down", "up"])
@@ -81,16 +81,16 @@ def saved_classifier(root: Path) -> Path:
 
 
 @pytest.mark.parametrize(("file", "count"), [("jsonl", 11), ("parquet", 1)], ids=["more rows than ranks", "fewer rows than ranks"])
-def test_two_ranks_write_every_row_once(ftlab: Command, tmp_path: Path, file: str, count: int) -> None:
+def test_two_ranks_write_every_row_once(fork: Forker, tmp_path: Path, file: str, count: int) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts(count)))
     folder = saved_classifier(tmp_path)
-    done = ftlab(
+    words = [
         "predict", "--model.backbone.name", str(folder), "--model.task", "SequenceClassification", "--model.task.labels", "[down, up]",
         "--model.tuning", "Full", "--data.source", "JsonLines", "--data.source.path", "{new: rows.jsonl}", "--data.predict_split", "new",
         "--data.batch_size", "2", "--run.name", "r", "--run.id", "i", "--run.predictions", file,
-        "--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ]  # fmt: skip
+    ranks = fork.ranks(tmp_path, words)
+    assert codes(ranks) == [0, 0], ranks[0].text
     path = tmp_path / "runs" / "r" / "i" / f"predictions.{file}"
     found = lines(path) if file == "jsonl" else pq.read_table(path).to_pylist()
     assert [r["row"] for r in found] == list(range(count))

@@ -101,12 +101,8 @@ def _process() -> tuple[subprocess.Popen[str], BinaryIO]:
 
 
 def _close(process: subprocess.Popen[str], errors: BinaryIO) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    process.wait()
-    process.stdout.close()
-    errors.close()
+    with process, errors:  # which closes the pipes and waits
+        pass
 
 
 def _free_port() -> int:

@@ -175,6 +175,13 @@ def configuration(task: str, tuning: str, workers: int, window: int, ranks: int)
     }
 
 
+def test_a_run_that_fails_hands_on_its_exit_code(ftlab: Command, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(configuration("CausalLM", "LoRA", 0, 1, 1)))
+    result = ftlab("verify", "config.yaml", "--model.task.text_column", "txet")
+    assert result.returncode == 3, result.stderr
+    assert "the run to verify ended with exit code 3: split 'train' has no column 'txet'" in result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tuning", "task", "workers", "window", "ranks"), list(itertools.product(("Full", "LoRA"), TASKS, (0, 2), (1, 3), (1, 2)))

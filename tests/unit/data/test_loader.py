@@ -86,6 +86,18 @@ def test_iterating_leaves_the_random_numbers_of_the_run_alone(tmp_path: Path) ->
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_few_batches_are_made_at_a_time(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def counting(examples: Sequence[Stored]) -> Batch:
+        made.append(len(examples))
+        return collate(examples)
+
+    batches = iter(FinetuneLoader(store(tmp_path, 40), counting, Plan(batch_size=2)))
+    seen = [len(made) for _ in batches]
+    assert seen == [8] * 8 + [16] * 8 + [20] * 4
+
+
 def test_index_and_tokens_are_those_of_the_examples(tmp_path: Path) -> None:
     for batch in loader(tmp_path, 13, 4):
         assert [100 + i for i in batch.index] == batch.rows.tolist()

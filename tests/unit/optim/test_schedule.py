@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
 from ftlab.errors import ConfigError
@@ -57,6 +59,26 @@ def test_the_warm_up_has_no_step_at_zero() -> None:
     found = ours(Schedule(warmup=4, decay="constant"), 8)
     assert found == pytest.approx([0.4, 0.8, 1.2, 1.6, 2, 2, 2, 2])
     assert theirs("constant", 4, 8) == pytest.approx([0, 0.5, 1, 1.5, 2, 2, 2, 2])
+
+
+def resumed_curve(build: Callable[[SGD], LambdaLR]) -> list[list[float]]:
+    """The rates of two groups over seven steps, with a scheduler made anew from its state after four."""
+    made = SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (2.0, 0.5)])
+    scheduler, rates = build(made), []
+    for step in range(7):
+        rates.append([group["lr"] for group in made.param_groups])
+        made.step()
+        scheduler.step()
+        if step == 3:
+            state, scheduler = scheduler.state_dict(), build(made)
+            scheduler.load_state_dict(state)
+    return [*rates, [float(rate) for rate in scheduler.get_last_lr()]]
+
+
+def test_groups_and_state_are_those_of_torch() -> None:
+    schedule = Schedule(warmup=3)
+    theirs = resumed_curve(lambda made: LambdaLR(made, lambda step: schedule.factor(step, 7)))
+    assert resumed_curve(lambda made: schedule.build(made, 7)) == theirs
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine"])
