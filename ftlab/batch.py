@@ -52,12 +52,13 @@ class Batch:
         blank = {head: torch.full_like(t, torch.nan if t.is_floating_point() else IGNORE) for head, t in self.labels.items()}
         return replace(self, labels=blank, rows=torch.full_like(self.rows, -1), known=dict.fromkeys(self.labels, 0))
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        """A copy on `device`."""
+    def to(self, device: torch.device) -> Batch:
+        """A copy on `device`; from page-locked memory to a GPU nothing waits for it, which Lightning asks of plain tensors alone."""
+        ahead = device.type == "cuda"
         return replace(
             self,
-            inputs={name: t.to(device, non_blocking=non_blocking) for name, t in self.inputs.items()},
-            labels={name: t.to(device, non_blocking=non_blocking) for name, t in self.labels.items()},
+            inputs={name: t.to(device, non_blocking=ahead) for name, t in self.inputs.items()},
+            labels={name: t.to(device, non_blocking=ahead) for name, t in self.labels.items()},
         )
 
     def pin_memory(self) -> Batch:
@@ -72,3 +73,9 @@ class Batch:
 def scored(labels: Tensor) -> Tensor:
     """Where `labels` holds something to score: not `IGNORE`, not NaN."""
     return ~labels.isnan() if labels.is_floating_point() else labels != IGNORE
+
+
+def places_of(keep: Tensor, count: int) -> Tensor:
+    """Where `keep` (n,) is true, `count` times; where the device can do it, nothing waits for it to count."""
+    known = keep.device.type in ("cpu", "cuda")
+    return (keep.nonzero_static(size=count) if known else keep.nonzero()).squeeze(1)

@@ -25,8 +25,8 @@ def check_metrics(chosen: Sequence[MetricCallable], task: Task) -> None:
     Raises:
         ConfigError: Says which.
     """
-    if chosen and type(task).update is Task.update:
-        raise ConfigError(f"model.metrics is set, but {type(task).__name__} gives nothing that a metric could look at; leave it out.")
+    if chosen and (type(task).update is Task.update or len(task.heads) > 1):
+        raise ConfigError(f"model.metrics is set, but {type(task).__name__} gives nothing that one metric could look at; leave it out.")
     collection(chosen, ())
 
 

@@ -152,7 +152,7 @@ class Task(ABC):
         """One record per example of the batch, in order, without the row's number; where `merges` is set, what `merge` needs."""
 
     def records(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """What `predict` gives, from outputs that there are already; needed where `scores` is set."""
+        """What `score` needs of each example, often what `predict` gives, from outputs at hand; needed where `scores` is set."""
         raise NotImplementedError(f"{type(self).__name__} scores predictions, so it must define records")
 
     def merge(self, records: Sequence[Prediction]) -> Prediction:

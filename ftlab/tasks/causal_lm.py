@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ftlab.batch import IGNORE, Batch
+from ftlab.batch import IGNORE, Batch, places_of
 from ftlab.errors import ConfigError, DataError
 from ftlab.probe import probe_inputs, probing, same
 from ftlab.rows import Example, Stored
@@ -153,14 +153,8 @@ def _scored(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, LanguageHea
     count, labels = batch.counts()["lm"], batch.labels["lm"]
     if count == labels[:, 1:].numel():
         return states[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), head
-    places = _places(F.pad(labels[:, 1:] != IGNORE, (0, 1)).flatten(), count)
+    places = places_of(F.pad(labels[:, 1:] != IGNORE, (0, 1)).flatten(), count)
     return states.flatten(0, 1).index_select(0, places), labels.flatten().index_select(0, places + 1), head
-
-
-def _places(keep: Tensor, count: int) -> Tensor:
-    """Where `keep` (n,) is true, `count` times; where the device can do it, nothing waits for it to count."""
-    known = keep.device.type in ("cpu", "cuda")
-    return (keep.nonzero_static(size=count) if known else keep.nonzero()).squeeze(1)
 
 
 def _blocks_across(documents: Iterable[tuple[int, list[int]]], size: int) -> Iterator[tuple[int, list[int]]]:

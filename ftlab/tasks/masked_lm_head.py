@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ftlab.batch import IGNORE, Batch
+from ftlab.batch import IGNORE, Batch, places_of
 from ftlab.heads import body_of, output_of
 from ftlab.probe import probe_inputs, probing, same
 from ftlab.tasks.base import Outputs
@@ -75,18 +75,12 @@ class Scored:
 def scored(model: nn.Module, batch: Batch) -> Scored:
     """Run `model` on a batch whose labels `mlm` are (B, T)."""
     labels = batch.labels["mlm"].flatten()
-    places = _places(labels != IGNORE, batch.counts()["mlm"])
+    places = places_of(labels != IGNORE, batch.counts()["mlm"])
     way = _way_of(model)
     outputs, features = _run(model, batch.inputs, places, way)
     head = output_of(model) if way == "features" else nn.Identity()
     assert head is not None
     return Scored(outputs, features, labels.index_select(0, places), head, _vocabulary(model))
-
-
-def _places(keep: Tensor, count: int) -> Tensor:
-    """Where `keep` (n,) is true, `count` times; where the device can do it, nothing waits for it to count."""
-    known = keep.device.type in ("cpu", "cuda")
-    return (keep.nonzero_static(size=count) if known else keep.nonzero()).squeeze(1)
 
 
 def _run(model: nn.Module, inputs: Mapping[str, Tensor], places: Tensor, way: Way) -> tuple[Any, Tensor]:

@@ -60,7 +60,7 @@ def test_what_cannot_be_made(warm: Run, config: str, written: str, said: str) ->
 def test_a_task_that_feeds_none(warm: Run) -> None:
     result = warm("fit", "--config", "good.yaml", "--model.metrics", f"[{{class_path: {F1}, init_args: {{num_classes: 2}}}}]")
     assert (result.code, result.sentence) == (
-        2, "model.metrics is set, but CausalLM gives nothing that a metric could look at; leave it out.",
+        2, "model.metrics is set, but CausalLM gives nothing that one metric could look at; leave it out.",
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from ftlab.metrics import MetricCallable
 from ftlab.module import FinetuneModule
 from ftlab.strategies.full import Full
 from ftlab.tasks.base import Outputs, Task
+from ftlab.tasks.bert_pretraining import BertPretraining
 from ftlab.tasks.causal_lm import CausalLM
 from ftlab.tasks.multiple_choice import MultipleChoice
 from ftlab.tasks.sentence_embedding import SentenceEmbedding
@@ -95,8 +96,10 @@ def test_other_tasks_feed_them_too() -> None:
 
 
 def test_a_task_without_metrics_takes_none() -> None:
-    with pytest.raises(ConfigError, match="model.metrics is set, but CausalLM gives nothing that a metric could look at"):
+    with pytest.raises(ConfigError, match="model.metrics is set, but CausalLM gives nothing that one metric could look at"):
         FinetuneModule(LLAMA, CausalLM(), Full(), metrics=[r.MeanAbsoluteError])
+    with pytest.raises(ConfigError, match="model.metrics is set, but BertPretraining gives nothing that one metric could look at"):
+        FinetuneModule(BERT, BertPretraining(), Full(), metrics=[r.MeanAbsoluteError])
     FinetuneModule(LLAMA, CausalLM(), Full(), metrics=[])
 
 
