@@ -77,7 +77,8 @@ def test_no_file_after_config(cold: Run) -> None:
     ("content", "sentence"),
     [
         ("modl: {}\n", "modl is not a key (x.yaml); did you mean model?"),
-        ("model: null\n", "model is null; it holds keys of its own: backbone, metrics, optimizer, schedule, skip_nonfinite, task, tuning."),
+        ("model: null\n", "model is null; it holds keys of its own: backbone, metrics, optimizer, schedule, skip_nonfinite, "
+         "stop_at_spike, task, tuning."),
         ("trainer: {max_step: 3}\n", "trainer.max_step is not a key (x.yaml); did you mean trainer.max_steps or trainer.max_time or "
          "trainer.min_steps?"),
         ("model: {tuning: {class_path: LoRA, init_args: {rank: 8}}}\n", "model.tuning.rank is not a field of LoRA; did you mean r or "

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from ftlab import registry
 from ftlab.keys import CLASS_KEYS, known, parameter
 from tests.unit.commands.parsers import built
+from tests.unit.hints import constructor_hints
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
@@ -54,8 +55,7 @@ def _hints() -> Iterator[tuple[str, Any]]:
     classes: list[type] = [FinetuneModule, FinetuneData, Backbone, Schedule, RunOptions, *(registry.load(p) for p in registry.plugins())]
     for cls in classes:
         signature = inspect.signature(cls)
-        module = vars(inspect.getmodule(cls))
-        hints = typing.get_type_hints(cls.__init__, globalns=module)  # type: ignore[misc]  # only read
+        hints, _ = constructor_hints(cls)
         for name in signature.parameters:
             assert name in hints, f"{cls.__name__}.{name} has no type"
             yield f"{cls.__name__}.{name}", hints[name]
@@ -78,9 +78,10 @@ def test_the_walk_finds_what_is_open(hint: Any) -> None:
 
 def test_no_parameter_takes_anything_or_any_callable() -> None:
     hints = dict(_hints())
-    # A factory whose result must be an optimiser: the parser takes a subclass, or a function annotated so.
-    optimizer = hints.pop("FinetuneModule.optimizer")
-    assert [typing.get_args(part)[1] for part in typing.get_args(optimizer) if part is not types.NoneType] == [Optimizer]
+    # Factories whose result must be an optimiser or a metric: the parser takes a subclass, or a function annotated so.
+    for name, result in (("optimizer", Optimizer), ("metrics", Metric)):
+        made = [part for part in _parts(hints.pop(f"FinetuneModule.{name}")) if typing.get_origin(part) is Callable]
+        assert [typing.get_args(part)[1] for part in made] == [result]
     assert {name: part for name, hint in hints.items() if (part := _open(hint)) is not None} == {}
     assert len(hints) > 50
 

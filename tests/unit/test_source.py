@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import subprocess
 import sys
 import typing
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ftlab import registry, scope, source, type_words
+from tests.unit.hints import constructor_hints
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ print(source.read("mapped.leaf.Leaf").summary)
 def test_every_plugin_reads_as_python_has_it(plugin: registry.Plugin) -> None:
     cls = registry.load(plugin)
     assert dataclasses.is_dataclass(cls)
-    module = vars(inspect.getmodule(cls))
+    hints, words = constructor_hints(cls)
     fields = [f for f in dataclasses.fields(cls) if f.init]
     read = source.read(plugin.class_path).parameters
     assert [p.name for p in read] == [f.name for f in fields]
@@ -177,8 +177,7 @@ def test_every_plugin_reads_as_python_has_it(plugin: registry.Plugin) -> None:
     }
     for parameter, field in zip(read, fields, strict=True):
         if field.default is not dataclasses.MISSING:
-            assert eval(str(parameter.default), module) == field.default
-        hints = typing.get_type_hints(cls.__init__, globalns=module)
+            assert eval(str(parameter.default), words) == field.default
         assert parameter.nullable == (type(None) in (hints[field.name], *typing.get_args(hints[field.name])))
         assert parameter.text, f"{plugin.name}.{field.name} has no line in the docstring"
 
