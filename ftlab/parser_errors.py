@@ -20,6 +20,7 @@ _NOT_ACCEPTED = re.compile(r"(?:Option|option) '([^']+)'(?: is not accepted|$)",
 _DENIED = re.compile(r"Importing '([^']+)' is not allowed, denied by")
 _ABSENT = re.compile(r"module '([^']+)' has no attribute '([^']+)'")
 _CLASS = re.compile(r"class_path(?: |=)'([^']+)'")
+_SEVERAL = re.compile(r"Multiple subclasses with name (\w+)\.")
 _VALUE = re.compile(r"(?:Got value|Given value): (.*)")
 
 _NESTED = "NestedArg("
@@ -92,6 +93,9 @@ def _near(module: str, name: str) -> str:
 def _wrong_value(key: str, message: str, values: Sequence[Given]) -> str:
     value = _value(key, values, message)
     found = _parameter(key, message)
+    several = _SEVERAL.search(message)
+    if several and CLASS_KEYS.get(key):
+        return f"{key} is '{several[1]}', as more than one imported class is called; write {CLASS_KEYS[key]}.{several[1]}."
     if key in CLASS_KEYS:
         choices = f": {', '.join(source.exports(CLASS_KEYS[key]))}" if CLASS_KEYS[key] else ""
         was = "names no class" if value is None else f"is {value!r:.100}"

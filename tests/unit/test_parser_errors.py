@@ -21,6 +21,12 @@ UNION = """Parser key "trainer.callbacks":
     - Problem with given class_path 'lightning.Callback':
         Importing 'lightning.Callback' is not allowed, denied by the '*' entry of the import path denylist. Add the import path.
   Given value: NestedArg(key='monito', val='val_loss')"""
+SEVERAL = """Parser key "model.optimizer":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Multiple subclasses with name AdamW. Give the full class path to avoid ambiguity: torch.optim.AdamW, bitsandbytes.optim.AdamW.
+    - Expected a <class 'NoneType'>
+  Given value: AdamW"""
 DENIED = """Parser key "trainer.callbacks":
   Errors:
     - Importing 'os.system' is not allowed, denied by the 'os' entry of the import path denylist.
@@ -30,6 +36,7 @@ DENIED = """Parser key "trainer.callbacks":
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
+        (SEVERAL, "model.optimizer is 'AdamW', as more than one imported class is called; write torch.optim.AdamW."),
         (NESTED, "model.tuning.r is 'zero'; it must be a whole number."),
         (UNION, "trainer.callbacks.monito is not an argument of EarlyStopping; did you mean monitor?"),
         ("the following arguments are required: fit.model.task, fit.data.batch_size", "model.task and data.batch_size must be set; "
