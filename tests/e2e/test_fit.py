@@ -120,6 +120,7 @@ def test_a_checkpoint_of_another_model_is_refused(run: Path, ftlab: Command, cha
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # tests/reference/test_division.py and tests/unit/test_predictions.py have two ranks as well
 def test_two_ranks_give_the_validation_loss_of_one(ftlab: Command, fresh: Command, tmp_path: Path) -> None:
     done = fresh(
         "fit", "--config", QUICKSTART, "--trainer.max_steps", "2", "--trainer.limit_val_batches", "null",

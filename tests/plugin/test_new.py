@@ -30,7 +30,7 @@ def ran(words: list[str], folder: Path, environment: dict[str, str]) -> str:
     ("kind", "name", "chosen"),
     [
         ("task", "MyTask", ""),
-        ("source", "MySource", ""),
+        pytest.param("source", "MySource", "", marks=pytest.mark.slow),
         ("strategy", "MyMethod", "documented or refused"),
         pytest.param("strategy", "MyMethod", "", marks=pytest.mark.slow),
     ],

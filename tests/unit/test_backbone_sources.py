@@ -256,6 +256,7 @@ def test_a_model_in_the_hub_cache_by_branch_tag_and_commit(original: Path, tmp_p
     )
 
 
+@pytest.mark.slow  # it waits; tests/faults/test_config_errors.py asks such a hub once as well
 def test_a_hub_that_does_not_answer_is_asked_once(original: Path, tmp_path: Path) -> None:
     """Its client alone would repeat each of a dozen requests five times."""
     nowhere = {"HF_ENDPOINT": closed_port(), "HF_HUB_OFFLINE": "0"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ import pytest
 
 from ftlab.data.sources.conll import Conll
 from ftlab.errors import ConfigError, DataError
-
-DATA = Path(os.environ.get("FTLAB_DATA", "../shared/data")) / "wnut17"
 
 
 @pytest.fixture(autouse=True)
@@ -94,10 +91,9 @@ def test_how_a_file_is_read_is_in_its_fingerprint() -> None:
     assert one != other
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; set FTLAB_DATA to its folder")
-def test_wnut17_has_its_sentences_and_entities() -> None:
+def test_wnut17_has_its_sentences_and_entities(data_folder: Path) -> None:
     files = {"train": "wnut17train.conll", "validation": "emerging.dev.conll", "test": "emerging.test.annotated"}
-    source = Conll(path={split: str(DATA / name) for split, name in files.items()}, separator="\t")
+    source = Conll(path={split: str(data_folder / "wnut17" / name) for split, name in files.items()}, separator="\t")
     found = {split: list(source.rows(split)) for split in source.splits()}
     assert {split: len(part) for split, part in found.items()} == {"train": 3394, "validation": 1009, "test": 1287}
     tags = Counter(tag[2:] for row in found["test"] for tag in row["tags"] if str(tag).startswith("B-"))  # type: ignore[attr-defined]

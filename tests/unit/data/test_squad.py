@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 
 from ftlab.data.sources.squad import Squad
 from ftlab.errors import DataError
-
-DATA = Path(os.environ.get("FTLAB_DATA", "../shared/data")) / "xquad-en" / "xquad.en.json"
 
 
 @pytest.fixture(autouse=True)
@@ -87,9 +84,8 @@ def test_a_file_that_is_not_there() -> None:
         list(Squad(path="b.json").rows("train"))
 
 
-@pytest.mark.skipif(not DATA.is_file(), reason=f"no real data at {DATA}; set FTLAB_DATA to its folder")
-def test_the_answers_of_xquad_stand_where_they_say() -> None:
-    found: list[Any] = list(Squad(path=str(DATA)).rows("train"))
+def test_the_answers_of_xquad_stand_where_they_say(data_folder: Path) -> None:
+    found: list[Any] = list(Squad(path=str(data_folder / "xquad-en" / "xquad.en.json")).rows("train"))
     assert (len(found), len({row["id"] for row in found}), len({row["context"] for row in found})) == (1190, 1190, 240)
     for row in found:
         (text,), (start,) = row["answers"]["text"], row["answers"]["answer_start"]
