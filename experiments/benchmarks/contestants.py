@@ -101,7 +101,7 @@ def lightning(load: Workload, folder: Path, recorder: Recorder) -> None:
             recorder.step()
 
     rows = torch.from_numpy(np.load(folder / "rows.npy"))
-    loader = torch.utils.data.DataLoader(rows, batch_size=load.batch)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader(rows, batch_size=load.batch)  # type: ignore[arg-type]  # a tensor is a data set of its rows
     trainer = Trainer(
         max_steps=load.steps, accelerator="cpu", gradient_clip_val=CLIP, log_every_n_steps=10, logger=CSVLogger(folder / "csv"),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

@@ -33,7 +33,7 @@ class Positions:
         model.register_forward_hook(self._leave, always_call=True)
 
     def _enter(self, names: tuple[str, ...], module: nn.Module, args: tuple[object, ...], given: Mapping[str, object]) -> None:
-        named = {**dict(zip(names, args, strict=False)), **given}
+        named = {**dict(zip(names, args, strict=False)), **given}  # few arguments are given by place
         ids = named.get("input_ids")
         choices = isinstance(ids, Tensor) and ids.ndim > 2  # (B, C, T), of which what is called next gets rows (B·C, T)
         if self._entered is None and not choices:

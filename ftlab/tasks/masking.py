@@ -183,7 +183,7 @@ def tokens_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, words: b
 
 def _starts(text: str, words: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> list[int]:
     previous: Sequence[int | None] = [None, *words]
-    return [
+    return [  # each word beside the one before it, so the last of those is left over
         int(word is None or word != before or text[max(start - 1, 0) : start + 1].strip() != text[max(start - 1, 0) : start + 1])
         for word, before, (start, _) in zip(words, previous, offsets, strict=False)
     ]

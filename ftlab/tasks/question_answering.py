@@ -217,6 +217,7 @@ class QuestionAnswering(Task):
         answered = bool(spans) and not (self.unanswerable and odds > self.null_threshold)
         start, end, _, text = spans[0] if answered else (None, None, 0.0, "")
         rates = shares([score for _, _, score, _ in spans] + [null] * self.unanswerable)
+        # Where there may be no answer, the last share is that of none.
         listed = [{"text": t, "start": a, "end": b, "score": s, "probability": p} for (a, b, s, t), p in zip(spans, rates, strict=False)]
         found: Prediction = {"id": records[0]["id"], "text": text, "start": start, "end": end, "n_best": listed}
         return found | {"null_odds": odds} if self.unanswerable else found

@@ -46,6 +46,7 @@ class Pieces:
         added = len(self.fields["input_ids"]) - (last - first)
         if max_length <= added:
             raise ConfigError(f"data.max_length is {max_length}, and special tokens alone are {added}; raise it.")
+        # Each word beside the one before it, so the last of those is left over.
         begins = [word != before for word, before in zip(self.owners, [-1, *_reached(self.owners)], strict=False)]
         for window in windows(last - first, max_length - added, stride):
             owned = [(-1, False)] * first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,17 @@ def written(family: str, root: Path, settings: Mapping[str, object] | None = Non
     return place if (place / "config.json").is_file() else tiny_model_folder(family, place, settings)
 
 
+def first_fitting(module: Callable[[str], object], families: Sequence[str]) -> str:
+    """The first family of which `module` can be built; the last one where none can, so that its refusal is what a check shows."""
+    for family in families[:-1]:
+        try:
+            module(family)
+            return family
+        except ConfigError:
+            continue
+    return families[-1]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject(Examined):
     """A strategy and where its tiny models lie.
@@ -121,15 +132,7 @@ class Subject(Examined):
     @cached_property
     def family(self) -> str:
         """The family that checks use where any will do."""
-        if self.chosen is not None:
-            return self.chosen
-        for family in FIRST_CHOICES[:-1]:
-            try:
-                self.module(family)
-                return family
-            except ConfigError:
-                continue
-        return FIRST_CHOICES[-1]
+        return self.chosen or first_fitting(self.module, FIRST_CHOICES)
 
     def unbuilt(self, family: str | None = None, task: Task | None = None, build: Build = PLAIN) -> FinetuneModule:
         """A module whose model is not loaded yet.

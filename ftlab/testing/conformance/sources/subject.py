@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,7 +59,7 @@ class SourceSubject(Examined):
 
     def rows(self, split: str) -> list[Row]:
         """The first rows of a split."""
-        return [row for row, _ in zip(self.source.rows(split), range(_MOST), strict=False)]
+        return list(islice(self.source.rows(split), _MOST))
 
     def hashes(self, split: str) -> list[int]:
         """A number for each of the first rows."""

@@ -23,7 +23,7 @@ from ftlab.strategies.full import Full
 from ftlab.tasks.base import Outputs, Task
 from ftlab.testing.conformance.check import require
 from ftlab.testing.conformance.examined import Examined
-from ftlab.testing.conformance.subject import seed_all, written
+from ftlab.testing.conformance.subject import first_fitting, seed_all, written
 from ftlab.testing.models import CONTEXT
 
 if TYPE_CHECKING:
@@ -80,15 +80,7 @@ class TaskSubject(Examined):
     @cached_property
     def family(self) -> str:
         """The family of the tiny model."""
-        if self.chosen is not None:
-            return self.chosen
-        for family in FIRST_CHOICES[:-1]:
-            try:
-                self.module(family)
-                return family
-            except ConfigError:
-                continue
-        return FIRST_CHOICES[-1]
+        return self.chosen or first_fitting(self.module, FIRST_CHOICES)
 
     @cached_property
     def bound(self) -> Task:
@@ -98,7 +90,7 @@ class TaskSubject(Examined):
     def unbuilt(self, family: str | None = None, backbone: Mapping[str, object] | None = None) -> FinetuneModule:
         """A module whose model is not loaded yet; all of it is trained."""
         folder = written(family or self.family, self.root)
-        return FinetuneModule(Backbone(name=str(folder), **(backbone or {})), self.bound, Full())  # type: ignore[arg-type]
+        return FinetuneModule(Backbone(name=str(folder), **(backbone or {})), self.bound, Full())  # type: ignore[arg-type]  # a check's own fields
 
     def module(self, family: str | None = None, backbone: Mapping[str, object] | None = None, seed: int = 0) -> FinetuneModule:
         """A module with its model, whose fresh heads follow the seed, in evaluation mode."""
