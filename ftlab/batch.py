@@ -53,7 +53,9 @@ class Batch:
         return replace(self, labels=blank, rows=torch.full_like(self.rows, -1), known=dict.fromkeys(self.labels, 0))
 
     def to(self, device: torch.device) -> Batch:
-        """A copy on `device`; from page-locked memory to a GPU nothing waits for it, which Lightning asks of plain tensors alone."""
+        """The batch on `device`; from page-locked memory to a GPU nothing waits for it, which Lightning asks of plain tensors alone."""
+        if all(t.device == device for t in (*self.inputs.values(), *self.labels.values())):
+            return self
         ahead = device.type == "cuda"
         return replace(
             self,

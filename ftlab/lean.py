@@ -7,8 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.profilers import PassThroughProfiler
+
+from ftlab.batch import Batch
 
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
@@ -32,9 +35,10 @@ def signed(step: Step) -> Step:
 
 
 class LeanModule(LightningModule):
-    """A module in which the name of the running hook is set as a plain attribute.
+    """A module that notes the running hook as a plain attribute and moves batches without asking who else may want to.
 
-    Lightning sets it some 46 times in a step, and torch looks for parameters in whatever is set.
+    Lightning notes the hook some 46 times in a step, and torch looks for parameters in whatever is set; for each batch it asks four
+    times whether the module or the data module has a hook of its own.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -42,6 +46,12 @@ class LeanModule(LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def _on_before_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
+        return batch
+
+    def _apply_batch_transfer_handler(self, batch: Batch, device: torch.device | None = None, dataloader_idx: int = 0) -> Batch:
+        return batch.to(device or self.device)
 
 
 def module_of(pl_module: LightningModule) -> FinetuneModule:

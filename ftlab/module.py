@@ -165,8 +165,11 @@ class FinetuneModule(LeanModule):
             loss = loss + share
         self._window.note("train_loss", loss)
         # Lightning divides by the window's nominal length and DDP by the number of ranks; the share is already exact.
-        # A loss that is not finite while its gradient is becomes NaN in the gradient too, where every rank sees it.
-        return loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size + 0 * loss.detach())
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        if scale == 1 and not self.guard.scaled:
+            return loss
+        # A loss that is not finite while its gradient is becomes NaN in the gradient too, where every rank and fp16's scaler see it.
+        return loss * (scale + 0 * loss.detach())
 
     def _sum_ranks(self, value: Tensor) -> Tensor:
         reduced = self.trainer.strategy.reduce(value, reduce_op="sum")
@@ -181,8 +184,10 @@ class FinetuneModule(LeanModule):
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Judge the gradient, then clip it; a window in which nothing is scored takes no step on any rank."""
-        norm = gradient_norm(optimizer)
-        self.spikes.add(self._window.figures["train_loss"], self.global_step)
+        norm, loss = gradient_norm(optimizer), self._window.figures["train_loss"]
+        if self.trainer.world_size == 1:
+            norm = norm + 0 * loss  # NaN where the loss is not finite; on several ranks it is in the gradient
+        self.spikes.add(loss, self.global_step)
         if not self._window.scored or not self.guard.judge(norm, self.global_step):
             optimizer.zero_grad(set_to_none=True)  # without gradients an optimiser changes nothing, decay and moments included
         elif gradient_clip_val and gradient_clip_algorithm in (None, "norm"):

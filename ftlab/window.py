@@ -32,7 +32,7 @@ class Window:
 
     def loss(self, outputs: Outputs, weights: Mapping[str, float]) -> Tensor:
         """A micro-batch's share of the window's loss over all ranks."""
-        shares = [weights[head] * outputs.sums[head] / count for head, count in self.counts.items()]
+        shares = [_weighted(weights[head], outputs.sums[head]) / count for head, count in self.counts.items()]
         return shares[0] if len(shares) == 1 else torch.stack(shares).sum()
 
     def part(self, outputs: Outputs) -> Tensor:
@@ -48,6 +48,10 @@ class Window:
     def scored(self) -> bool:
         """Whether any rank has a scored position."""
         return bool(self._scored)
+
+
+def _weighted(weight: float, value: Tensor) -> Tensor:
+    return value if weight == 1 else weight * value  # one operation less in the graph of nearly every run
 
 
 class Later:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import fits
+from fits import Results
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
@@ -33,10 +32,6 @@ KEPT = (
     "val_loss", "val_accuracy", "test_loss", "test_accuracy", "train_loss", "steps", "tokens", "trainable_params", "model_bytes",
     "file_bytes", "cpu_seconds", "warnings", "error",
 )  # fmt: skip
-FRESH = multiprocessing.get_context("forkserver")  # its children begin with everything imported and nothing else
-FRESH.set_forkserver_preload(
-    ["ftlab.cli", "peft", "torchmetrics.classification", *(f"transformers.models.{m}.modeling_{m}" for m in ("bert", "llama"))]
-)
 
 
 def _tuning(name: str, **fields: object) -> dict[str, Any]:
@@ -68,74 +63,15 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, float | str]]] = {
 """Name → (model.tuning, task → learning rate to begin the search at, or the method whose rate it takes)."""
 
 
-class Results:
-    """What has been run, in results/<task>.json.
-
-    Args:
-        task: Name of the task.
-    """
-
-    def __init__(self, task: str) -> None:
-        self.task = task
-        self.path = HERE / "results" / f"{task}.json"
-        self.found: dict[str, dict[str, Any]] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
-        self._lock = threading.Lock()
-
-    def of(self, method: str, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What is kept as `key` of a method; run where it is not there yet."""
-        if key not in self.found.get(method, {}):
-            made = make()
-            with self._lock:
-                self.found.setdefault(method, {})[key] = made
-                self.path.write_text(json.dumps(self.found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            print(f"{self.task} · {method} · {key}: {made}", flush=True)
-        return dict(self.found[method][key])
-
-
-def _command(words: list[str], log: str) -> None:
-    """What a child process does: one command of ftlab, its output and at last its CPU seconds in a file."""
-    from ftlab.main import main
-
-    with open(log, "w", encoding="utf-8") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
-    code = main(words)
-    print(f"\n{time.process_time()}", flush=True)
-    sys.exit(code)
-
-
-def ftlab(command: str, task: str, folder: str, *words: str) -> tuple[int, float, str]:
-    """Exit code, CPU seconds without imports, and output of one command in a process of its own."""
-    log = Path(folder, f"{command}.log")
-    call = [command, "--config", str(HERE / f"{task}.yaml"), "--run.root", folder, "--run.name", command, "--run.id", "one", *words]
-    process = FRESH.Process(target=_command, args=(call, str(log)))
-    process.start()
-    process.join()
-    said = log.read_text(encoding="utf-8").strip()
-    if process.exitcode not in (0, 5):
-        raise RuntimeError(f"ftlab {' '.join(call)} ended with {process.exitcode}\n{said[-3000:]}")
-    said, _, cpu = said.rpartition("\n")
-    return int(process.exitcode or 0), float(cpu), said.strip()
+def config(task: str) -> Path:
+    """The YAML of a task."""
+    return HERE / f"{task}.yaml"
 
 
 def fit(task: str, method: str, rate: float, seed: int, *words: str, test: bool = False) -> dict[str, Any]:
-    """The figures of one run, whose folder does not stay; `error` where its numbers stopped being finite."""
+    """The figures of one run."""
     settings = ["--model.tuning", json.dumps(METHODS[method][0]), "--model.optimizer.lr", f"{rate:g}", "--seed_everything", str(seed)]
-    with tempfile.TemporaryDirectory() as folder:
-        code, cpu, said = ftlab("fit", task, folder, *settings, *words)
-        if code:
-            return {"error": said.splitlines()[-1]}
-        run = Path(folder, "fit", "one")
-        figures = {**json.loads((run / "summary.json").read_text(encoding="utf-8")), "cpu_seconds": round(cpu, 2)}
-        figures["warnings"] = [line for line in said.splitlines() if line.startswith("learning guard:")]
-        file = run / "checkpoints" / "last.ckpt"
-        state = torch.load(file, weights_only=True)["state_dict"]
-        once = {t.data_ptr(): t for t in state.values()}.values()  # a tied tensor has two names and is stored once
-        figures |= {"model_bytes": sum(t.numel() * t.element_size() for t in once), "file_bytes": file.stat().st_size}
-        if test:
-            ftlab("test", task, folder, *settings, "--ckpt_path", str(file))
-            figures |= json.loads(Path(folder, "test", "one", "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        return {key: figures[key] for key in KEPT if figures.get(key) not in (None, [])}
+    return fits.fit(config(task), settings, *words, kept=KEPT, test=test)
 
 
 def search(results: Results, method: str) -> None:
@@ -179,8 +115,7 @@ def untuned(results: Results, seed: int) -> None:
 
     def make() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            ftlab("test", results.task, folder, "--seed_everything", str(seed))
-            found = json.loads(Path(folder, "test", "one", "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+            found = fits.measured("test", config(results.task), folder, "--seed_everything", str(seed))
             return {key: found[key] for key in KEPT if key in found}
 
     results.of("untuned", f"seed {seed}", make)
@@ -218,7 +153,7 @@ def main() -> None:
     parser.add_argument("--only-tables", action="store_true")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    tasks = [Results(task) for task in options.tasks]
+    tasks = [Results(HERE / "results" / f"{task}.json") for task in options.tasks]
     plan = [(results, method) for method in options.methods for results in tasks if results.task in METHODS[method][1]]
     if not options.only_tables:
         with ThreadPoolExecutor(options.workers) as pool:
