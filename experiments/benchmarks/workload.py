@@ -44,7 +44,7 @@ WORKLOADS = {
     "llama-6x384": Workload(6, 384, 6, 1024, 8192, 256, warmup=3, turn=1, turns=10),
     "tiny": Workload(1, 32, 2, 64, 256, 16, warmup=100, turn=50, turns=20),
 }
-"""`tiny` is nearly all fixed cost: beside steps of two seconds a millisecond cannot be seen. Its turns of ten steps log once."""
+"""`tiny` is nearly all fixed cost: beside steps of two seconds a millisecond cannot be seen. Its turns of 50 steps log five times."""
 
 
 def prepare(load: Workload, folder: Path) -> None:
