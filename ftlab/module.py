@@ -147,7 +147,7 @@ class FinetuneModule(LeanModule):
 
     def _first_batches(self) -> Iterator[Batch]:
         """The batches of the first epoch, on this rank's device; nothing is read unless a strategy asks."""
-        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]  # Lightning adds it
             yield batch.to(self.device)
 
     @signed
@@ -184,9 +184,8 @@ class FinetuneModule(LeanModule):
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Judge the gradient, then clip it; a window in which nothing is scored takes no step on any rank."""
-        norm, loss = gradient_norm(optimizer), self._window.figures["train_loss"]
-        if self.trainer.world_size == 1:
-            norm = norm + 0 * loss  # NaN where the loss is not finite; on several ranks it is in the gradient
+        loss = self._window.figures["train_loss"]
+        norm = gradient_norm(optimizer, loss if self.trainer.world_size == 1 else None)  # that of several ranks is in the gradient
         self.spikes.add(loss, self.global_step)
         if not self._window.scored or not self.guard.judge(norm, self.global_step):
             optimizer.zero_grad(set_to_none=True)  # without gradients an optimiser changes nothing, decay and moments included
@@ -247,15 +246,14 @@ class FinetuneModule(LeanModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        extra = {f"tuning/{k}": v for k, v in self.tuning.metrics(self.adapted).items()}
-        self._report("val", extra)
+        self._report("val", {f"tuning/{name}": value for name, value in self.tuning.metrics(self.adapted).items()})
 
     def on_test_epoch_end(self) -> None:
         self._report("test", {})
 
     def _report(self, prefix: str, extra: dict[str, float]) -> None:
         assert self._evaluation is not None
-        figures = self._evaluation.result(self._sum_ranks, partial(self.trainer.datamodule.rows, prefix))  # type: ignore[attr-defined]
+        figures = self._evaluation.result(self._sum_ranks, partial(self.trainer.datamodule.rows, prefix))  # type: ignore[attr-defined]  # Lightning adds it
         self._evaluation = None
         if self.trainer.sanity_checking:
             self.base_figures = figures
@@ -295,7 +293,7 @@ class FinetuneModule(LeanModule):
         return self._trainer is not None and self.trainer.state.fn == "fit"
 
     def _fingerprints(self) -> dict[str, str]:
-        rows = {"data": self.trainer.datamodule.fingerprints["train"]} if self._fitting else {}  # type: ignore[attr-defined]
+        rows = {"data": self.trainer.datamodule.fingerprints["train"]} if self._fitting else {}  # type: ignore[attr-defined]  # Lightning adds it
         return {"base": self._base, "tokenizer": tokenizer_fingerprint(self.tokenizer), **rows}
 
     def _owned(self) -> frozenset[str]:

@@ -104,10 +104,11 @@ def _short(rows: list[int]) -> str:
     return shown if len(rows) <= 16 else f"{shown} and {len(rows) - 16} more"
 
 
-def gradient_norm(optimizer: Optimizer) -> Tensor:
-    """Norm of all gradients together."""
+def gradient_norm(optimizer: Optimizer, loss: Tensor | None = None) -> Tensor:
+    """Norm of all gradients together; NaN where a loss is given that is not finite, whatever its gradient is."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+    norm = nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+    return norm if loss is None else norm + 0 * loss
 
 
 def frozen_sums(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, tuple[int, int]]:

@@ -97,13 +97,13 @@ class SentenceEmbedding(Task):
             )
 
     def check(self, model: nn.Module) -> None:
-        if model.config.is_encoder_decoder:  # type: ignore[union-attr]
+        if model.config.is_encoder_decoder:  # type: ignore[union-attr]  # an HF model
             raise ConfigError(
                 f"{type(model).__name__} is an encoder with a decoder; SentenceEmbedding needs one of them, so choose another."
             )
         if self.pooling != "cls":
             return
-        inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+        inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # an HF model
         other = {**inputs, "input_ids": inputs["input_ids"].clone()}
         other["input_ids"][:, -1] = inputs["input_ids"][:, 0]
         with probing(model):

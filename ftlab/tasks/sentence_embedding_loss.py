@@ -23,7 +23,7 @@ class _Everywhere(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, rows: Tensor, sizes: list[int], start: int) -> Tensor:
-        ctx.start, ctx.size = start, len(rows)  # type: ignore[attr-defined]
+        ctx.start, ctx.size = start, len(rows)  # type: ignore[attr-defined]  # what a context may hold is open
         return _concatenated(rows, sizes)
 
     @staticmethod
@@ -31,7 +31,7 @@ class _Everywhere(torch.autograd.Function):
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         whole = gradient.contiguous()
         dist.all_reduce(whole)
-        return whole.narrow(0, ctx.start, ctx.size), None, None  # type: ignore[attr-defined]
+        return whole.narrow(0, ctx.start, ctx.size), None, None  # type: ignore[attr-defined]  # what a context may hold is open
 
 
 def _concatenated(rows: Tensor, sizes: list[int]) -> Tensor:
@@ -56,7 +56,7 @@ def everywhere(vectors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, int]:
     dist.all_gather(counts, torch.tensor([len(keys)], device=keys.device))
     sizes = [int(count) for count in counts]
     start = sum(sizes[: dist.get_rank()])
-    found: Tensor = _Everywhere.apply(vectors, sizes, start)  # type: ignore[no-untyped-call]
+    found: Tensor = _Everywhere.apply(vectors, sizes, start)  # type: ignore[no-untyped-call]  # of torch
     return found, _concatenated(keys, sizes), start
 
 

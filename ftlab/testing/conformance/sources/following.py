@@ -101,7 +101,7 @@ def _named(subject: SourceSubject, path: Path) -> None:
         said = str(error)
         named = path.name in said or str(path.parent) in said
         require(named and "\n" not in said, f"without {path.name}, the error does not name it in one sentence: {said}")
-    except Exception as error:
+    except Exception as error:  # whatever a plugin raises is a finding
         raise BrokenError(f"without {path.name}, {type(error).__name__} is raised ({error}) instead of a DataError") from error
     else:
         raise BrokenError(f"without {path.name}, nothing is said")

@@ -91,7 +91,7 @@ def unknown_split(subject: SourceSubject) -> None:
         said = str(error)
         require("\n" not in said and UNKNOWN in said, f"the error for an unknown split does not name it in one sentence: {said}")
         require(all(name in said for name in names), f"the error for an unknown split does not name {', '.join(names)}: {said}")
-    except Exception as error:
+    except Exception as error:  # whatever a plugin raises is a finding
         raise BrokenError(f"for an unknown split rows() raises {type(error).__name__} ({error}) instead of a DataError") from error
     else:
         require(False, f"rows('{UNKNOWN}') gives {len(rows)} rows, though there is no such split")

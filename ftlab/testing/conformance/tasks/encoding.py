@@ -101,7 +101,7 @@ def _refused(subject: TaskSubject, rows: Sequence[Row], what: str) -> str | None
         subject.stored(subject.encoded(rows))
     except DataError as error:
         return str(error)
-    except Exception as error:
+    except Exception as error:  # whatever a plugin raises is a finding
         raise BrokenError(f"{what}, encode raises {type(error).__name__} ({error}) instead of a DataError") from error
     return None
 

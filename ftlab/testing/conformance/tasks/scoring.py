@@ -169,7 +169,7 @@ def hf_loss(subject: TaskSubject) -> None:
 def _asked(model: nn.Module, inputs: Mapping[str, Any]) -> float:
     try:
         return float(model(**inputs).loss)
-    except Exception as error:
+    except Exception as error:  # whatever a plugin raises is a finding
         raise BrokenError(f"{type(model).__name__} cannot be asked for its own loss with the task's labels ({error})") from error
 
 
