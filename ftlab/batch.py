@@ -45,7 +45,7 @@ class Batch:
 
     def counts(self) -> dict[str, int]:
         """Scored positions per head, from the labels alone."""
-        return self.known or {head: int(scored(labels).sum()) for head, labels in self.labels.items()}
+        return self.known or {head: int(scored(labels).count_nonzero()) for head, labels in self.labels.items()}
 
     def unscored(self) -> Batch:
         """The same inputs with nothing scored: what a rank runs when it has no row left."""

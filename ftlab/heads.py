@@ -31,14 +31,16 @@ def fresh_modules(model: nn.Module, missing: set[str], backbone: Backbone) -> di
     Args:
         model: The loaded model.
         missing: Parameters that no stored weight filled.
-        backbone: Where it came from. With `fresh` there is no stored weight, and the heads are what stands beside the body.
+        backbone: Where it came from. With `fresh` there is no stored weight, and the heads are what stands beside the body; nothing where
+            the model is a body alone.
 
     Raises:
         CheckpointError: A weight of the pretrained network itself is missing, so the file is of another model.
     """
     if backbone.fresh:
         body, output = body_of(model), output_of(model)
-        return {name: m for name, m in model.named_children() if m is not body and not any(part is output for part in m.modules())}
+        beside = model.named_children() if body is not model else ()
+        return {name: m for name, m in beside if m is not body and not any(part is output for part in m.modules())}
     parameters = {name for name, _ in model.named_parameters()}
     found = {_largest(model, name, missing) for name in sorted(missing & parameters)}
     for name in sorted(found):

@@ -53,6 +53,9 @@ class LeanModule(LightningModule):
     def _apply_batch_transfer_handler(self, batch: Batch, device: torch.device | None = None, dataloader_idx: int = 0) -> Batch:
         return batch.to(device or self.device)
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing: the gradients went as soon as the last step was taken."""
+
 
 def module_of(pl_module: LightningModule) -> FinetuneModule:
     """The module that a callback was given; Lightning knows it by the class above."""

@@ -203,9 +203,8 @@ class FinetuneModule(LeanModule):
     def on_train_start(self) -> None:
         """Take the learning rate from this run's schedule: a run that goes on beyond its old end has stored the rate of that one."""
         (scheduled,) = self.trainer.lr_scheduler_configs
-        factor = self.schedule.factor(scheduled.scheduler.last_epoch, self.total_steps)
-        for group, base in zip(self.trainer.optimizers[0].param_groups, scheduled.scheduler.base_lrs, strict=True):
-            group["lr"] = base * factor
+        self.schedule.set_rates(scheduled.scheduler, self.total_steps)
+        self.trainer.optimizers[0].zero_grad()  # what `prepare` may have left
 
     def on_train_end(self) -> None:  # before callbacks write that the run is complete
         self.guard.settle()
@@ -214,6 +213,7 @@ class FinetuneModule(LeanModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.tuning.on_step(self.adapted, self.global_step + 1, self.total_steps)  # counted when this hook has returned
+        optimizer.optimizer.zero_grad()  # Lightning keeps the gradients through the next forward pass, whose activations need the room
 
     def window_figures(self) -> dict[str, float]:
         """Loss terms of the last window over all ranks, and the learning rate it was taken with."""

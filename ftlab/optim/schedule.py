@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from ftlab.errors import ConfigError
 
@@ -66,6 +66,12 @@ class Schedule:
                 self.warmup_steps(total), total,
             )  # fmt: skip
         return _Scheduled(optimizer, lambda step: self.factor(step, total))
+
+    def set_rates(self, scheduler: LRScheduler, total: int) -> None:
+        """Give the optimiser the rates of the scheduler's step in a run of `total`, whatever a checkpoint stored."""
+        factor = self.factor(scheduler.last_epoch, total)
+        for group, base in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True):
+            group["lr"] = base * factor
 
 
 class _Scheduled(LambdaLR):

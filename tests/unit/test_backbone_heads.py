@@ -15,6 +15,7 @@ from ftlab.errors import CheckpointError, ConfigError
 from ftlab.heads import fresh_modules
 from ftlab.strategies.lora import LoRA
 from ftlab.tasks.base import Task
+from ftlab.tasks.sentence_embedding import SentenceEmbedding
 from ftlab.tasks.sequence_classification import SequenceClassification
 from ftlab.testing.models import FAMILIES, tiny_model_folder
 from tests.unit.backbones import CLASSES, LANGUAGE, configured
@@ -111,6 +112,14 @@ def test_fresh_weights_have_their_head_trained(family: str, tmp_path: Path) -> N
     assert heads == {
         n for child, m in model.named_children() if m is not model.base_model for n in (f"{child}.{p}" for p, _ in m.named_parameters())
     }
+
+
+def test_a_body_alone_has_no_head_whatever_its_weights(tmp_path: Path) -> None:
+    trained = {}
+    for fresh in (False, True):
+        model = configured(Backbone(name=str(tiny_model_folder("bert", tmp_path)), fresh=fresh), SentenceEmbedding(), LoRA()).adapted
+        trained[fresh] = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained[True] == trained[False]
 
 
 def test_a_task_that_the_family_does_not_offer(tmp_path: Path) -> None:

@@ -16,11 +16,14 @@ from ftlab.data.sources.in_memory import Rows
 from ftlab.tasks.causal_lm import CausalLM
 
 CALLS: list[tuple[object, ...]] = []
+KEPT: list[bool] = []
+"""For each forward pass, whether gradients were there."""
 
 
 @pytest.fixture(autouse=True)
 def no_calls() -> None:
     CALLS.clear()
+    KEPT.clear()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class Noting(TuningStrategy):
         CALLS.append(("prepare", sum(len(batch.rows) for batch in batches)))
 
     def extra_losses(self, model: nn.Module, outputs: object, batch: Batch) -> dict[str, Tensor]:
+        KEPT.append(model.get_parameter("model.norm.weight").grad is not None)
         return {"penalty": self.penalty * model.get_parameter("model.norm.weight").sum()} if self.penalty else {}
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
@@ -47,6 +51,7 @@ class Noting(TuningStrategy):
         CALLS.append(("on_gradients", step, gradient.clone()))
 
     def on_step(self, model: nn.Module, step: int, total: int) -> None:
+        assert model.get_parameter("model.norm.weight").grad is not None
         CALLS.append(("on_step", step, total))
 
     def metrics(self, model: nn.Module) -> dict[str, float]:
@@ -103,3 +108,8 @@ def test_a_penalty_counts_once_per_step_whatever_the_window(tmp_path: Path) -> N
     assert torch.allclose(first, torch.full_like(first, 0.25), atol=1e-5)
     assert torch.allclose(short, torch.full_like(short, 0.25), atol=5e-3)  # the weights have moved a little since
     assert "train_penalty" in trainer.callback_metrics
+
+
+def test_gradients_go_before_the_next_window_takes_its_room(tmp_path: Path) -> None:
+    fit(tmp_path, Noting(), accumulate=2)
+    assert KEPT == 2 * [False, True, False, True, False]
