@@ -89,7 +89,11 @@ class ReadsPackedShape(Sound):
 
 @meant_for("encoder")
 class DecodersOnly(Sound):
-    """Knows the names of one family, and does not say so."""
+    """Knows the names of one family, and does not say so.
+
+    Args:
+        targets: Maps to adapt.
+    """
 
     targets: str | list[str] = r".*(q_proj|c_attn)"
 
