@@ -18,6 +18,7 @@ from ftlab.callbacks.record import Record
 from ftlab.callbacks.report import Report
 from ftlab.callbacks.throughput import Throughput
 from ftlab.callbacks.trace import trace
+from ftlab.callbacks.uploading import Upload
 from ftlab.errors import ConfigError
 from ftlab.run_folder import RunOptions
 
@@ -41,6 +42,7 @@ def run_callbacks(
         LearningGuard(options.learning_guard),
         PredictionWriter(folder, options.predictions),
         Export(folder, config),
+        *([Upload(folder)] if options.artifact else []),
         *([VerifyMerge(folder)] if save.verify_merge else []),
         Report(folder),
     ]
