@@ -17,13 +17,18 @@ MLFLOW = {"run_name": None, "tags": None, "save_dir": "./mlruns"}
 WANDB = {"name": None, "id": None, "group": None, "job_type": None, "tags": None, "save_dir": ".", "version": None, "offline": True}
 
 
+def parsed(values: dict[str, Any]) -> Any:
+    """As the parser gives them."""
+    return Namespace(values)  # type: ignore[no-untyped-call]
+
+
 def entry(kind: str, arguments: dict[str, Any]) -> Any:
-    return Namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=Namespace(**arguments))
+    return parsed({"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": parsed(arguments)})
 
 
 def test_mlflow_knows_the_study_by_tags() -> None:
     logger = entry("MLFlowLogger", MLFLOW)
-    place_loggers(Namespace(logger=[logger]), FOLDER, RUN)
+    place_loggers(parsed({"logger": [logger]}), FOLDER, RUN)
     assert logger.init_args.run_name == "LoRA-r4/seed-0"
     assert logger.init_args.tags == {"study": "first", "variant": "LoRA-r4", "a": "true"}
 
@@ -31,7 +36,7 @@ def test_mlflow_knows_the_study_by_tags() -> None:
 def test_what_the_configuration_or_the_environment_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "of-the-sweep")
     logger = entry("WandbLogger", {**WANDB, "group": "mine"})
-    place_loggers(Namespace(logger=logger), FOLDER, RUN)
+    place_loggers(parsed({"logger": logger}), FOLDER, RUN)
     told = logger.init_args
     assert (told.id, told.group, told.job_type, told.tags) == (None, "mine", "LoRA-r4", ["a"])
 
@@ -39,7 +44,7 @@ def test_what_the_configuration_or_the_environment_says_wins(monkeypatch: pytest
 @pytest.mark.parametrize(("kind", "arguments"), [("MLFlowLogger", MLFLOW), ("WandbLogger", WANDB)])
 def test_a_written_configuration_has_nothing_of_the_run(kind: str, arguments: dict[str, Any]) -> None:
     logger = entry(kind, arguments)
-    place_loggers(Namespace(logger=logger), FOLDER, RUN)
+    place_loggers(parsed({"logger": logger}), FOLDER, RUN)
     assert logger.init_args.as_dict() != arguments
     trainer: dict[str, Any] = {"logger": {"class_path": logger.class_path, "init_args": logger.init_args.as_dict()}}
     forget_places(trainer, FOLDER, RUN)
