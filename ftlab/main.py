@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": ("ftlab.commands.trainer", "Write a prediction for every row of a split."),
     "export": ("ftlab.commands.export", "Write a run's model so that it opens without ftlab, and prove that it is the same."),
     "ablate": ("ftlab.commands.ablate", "Run a study: variants, seeds and tuning, with everything recorded."),
+    "report": ("ftlab.commands.report", "Write tables, figures and a page of a study."),
     "verify": ("ftlab.commands.verify", "Prove that a killed and resumed run is the uninterrupted one."),
     "sweep": ("ftlab.commands.sweep", "Write a study as a W&B sweep whose agent calls `ftlab fit`."),
     "list": ("ftlab.commands.list", "The strategies, tasks and data sources that a configuration may name."),
