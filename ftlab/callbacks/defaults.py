@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
 from ftlab.callbacks.exporting import Export, VerifyMerge
+from ftlab.callbacks.features import cached_features
 from ftlab.callbacks.learning_guard import LearningGuard
 from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.callbacks.progress import progress
@@ -47,6 +48,7 @@ def run_callbacks(
         Report(folder),
     ]
     callbacks += trace()
+    callbacks += cached_features()
     callbacks += progress(throughput, trainer.enable_progress_bar is not False)
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else []
     if any(isinstance(c, ModelCheckpoint) for c in own):

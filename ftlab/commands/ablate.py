@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ftlab import registry
 from ftlab.commands.arguments import Arguments
-from ftlab.errors import ConfigError
+from ftlab.errors import ConfigError, FtlabError
 from ftlab.studies.checking import check_names, check_values
 from ftlab.studies.overview import overview
-from ftlab.studies.spec import parse
+from ftlab.studies.spec import StudySpec, parse
 from ftlab.studies.taking import at_least
 from ftlab.studies.variants import plan
 
@@ -33,17 +34,24 @@ def run(name: str, arguments: list[str]) -> int:
         registry.use(target)
     spec = parse(Path(chosen.config), tuple(chosen.plugin))
     found = plan(spec)
+    folder = Path(chosen.root).expanduser() / spec.name
     check_names(spec, found.variants)
-    configs = check_values(spec, found.variants)
+    configs = check_values(spec, found.variants) if chosen.dry_run or not _begun(spec, folder) else {}
     if len(spec.seeds) == 1:
         print("ftlab: warning: one seed: the report will have no interval and no comparison; list at least two seeds.", file=sys.stderr)
-    folder = Path(chosen.root).expanduser() / spec.name
     if chosen.dry_run:
         print(overview(spec, found, configs, folder, chosen.workers))
         return 0
     from ftlab.studies.engine import run_study
 
     return run_study(spec, folder, workers=chosen.workers, extend=chosen.extend, storage=chosen.storage)
+
+
+def _begun(spec: StudySpec, folder: Path) -> bool:
+    """Whether this very study was checked when it was begun here; another check would only import torch."""
+    with suppress(FtlabError):  # the runner says what is wrong with the folder
+        return parse(folder / "study.yaml", spec.plugins).digest() == spec.digest()
+    return False
 
 
 def _parser(name: str) -> Arguments:

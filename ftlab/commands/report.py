@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftlab.commands.arguments import Arguments
 from ftlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ftlab.studies.report.digest import Digest
 
 _EVERY = 10
 """Seconds between two looks at a study that runs."""
@@ -28,9 +33,11 @@ def run(name: str, arguments: list[str]) -> int:
     from ftlab.studies.report import figures
 
     wanted = figures.formats(chosen.figures)
+    if chosen.truth is not None and chosen.items is None:
+        raise ConfigError("--truth stands without --items; name the column of the answers too, as in --items label --truth right.")
     if chosen.watch:
         _watch(Path(chosen.study), chosen.storage)
-    _once(Path(chosen.study), chosen.storage, wanted)
+    _once(_opened(chosen), wanted)
     return 0
 
 
@@ -40,6 +47,8 @@ def _parser(name: str) -> Arguments:
     made.add_argument("study", nargs="?", metavar="STUDY_FOLDER", help="such as studies/first_study")
     made.add_argument("--storage", metavar="URL", help="the database of the study (default: the file in its folder)")
     made.add_argument("--figures", default="", metavar="FORMATS", help="static figures too: some of png,svg,pdf")
+    made.add_argument("--items", metavar="COLUMN", help="compare over test items too: a score in the predictions that runs kept")
+    made.add_argument("--truth", metavar="COLUMN", help="the column with the right answer; --items then names the predicted one")
     made.add_argument("--watch", action="store_true", help="write the page again for as long as the study runs; the open page follows")
     return made
 
@@ -58,12 +67,19 @@ def _watch(folder: Path, storage: str | None) -> None:
         time.sleep(_EVERY)
 
 
-def _once(folder: Path, storage: str | None, wanted: list[str]) -> None:
+def _opened(chosen: Namespace) -> Digest:
+    from ftlab.studies.report.testitems import Column
+    from ftlab.studies.report.writing import opened
+
+    column = None if chosen.items is None else Column(chosen.items, chosen.truth)
+    return opened(Path(chosen.study), chosen.storage, column)
+
+
+def _once(digest: Digest, wanted: list[str]) -> None:
     from ftlab.studies.report.escaping import printable
     from ftlab.studies.report.findings import findings, warnings
-    from ftlab.studies.report.writing import opened, write
+    from ftlab.studies.report.writing import write
 
-    digest = opened(folder, storage)
     paths = write(digest, wanted)
     for sentence in findings(digest):
         print(printable(sentence))

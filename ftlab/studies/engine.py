@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from ftlab.folders import try_writing
@@ -19,7 +19,7 @@ from ftlab.studies.reading import records_in
 from ftlab.studies.report.tables import csv_text
 from ftlab.studies.runner import HaltError, Runner
 from ftlab.studies.spec import StudySpec
-from ftlab.studies.storage import Lease, Store, connect
+from ftlab.studies.storage import Lease, connect
 from ftlab.studies.warm import Warm
 
 RESULTS = "results.csv"
@@ -56,21 +56,25 @@ def run_study(
     """
     check_folder(spec, folder)
     try_writing(folder)
-    with _alone(folder):  # two runners of one machine would make the tables, and add each trial, at once
-        store = connect(storage, folder, lease)
-        spec = settle(store, spec, folder, extend)
-        queue = Queue(store, spec)
-        queue.begin()
-    halted: HaltError | None = None
-    with _threads(workers), Warm() as warm:
-        runner = Runner(queue, folder, start or warm.start, places(workers))
-        try:
-            runner.run()
-        except HaltError as halt:
-            halted = halt
-    queue.refresh()
-    _write_table(store, spec, folder)
+    with ExitStack() as opened:
+        with _alone(folder):  # two runners of one machine would make the tables, and add each trial, at once
+            store = opened.enter_context(closing(connect(storage, folder, lease)))
+            queue = Queue(store, settle(store, spec, folder, extend))
+            queue.begin()
+        halted = _run(queue, folder, workers, start)
+        queue.refresh()
+        write_text(folder / RESULTS, csv_text(records_in(store, spec.name)))
     return _summary(queue, halted, folder)
+
+
+def _run(queue: Queue, folder: Path, workers: int, start: Start | None) -> HaltError | None:
+    """Run what there is to run; what stopped it before its end."""
+    with _threads(workers), Warm() as warm:
+        try:
+            Runner(queue, folder, start or warm.start, places(workers)).run()
+        except HaltError as halt:
+            return halt
+    return None
 
 
 @contextmanager
@@ -107,10 +111,6 @@ def places(workers: int) -> list[dict[str, str]]:
     if workers == 1 or not any(devices):
         return [{} for _ in range(workers)]
     return [{_DEVICES: devices[n % len(devices)]} for n in range(workers)]
-
-
-def _write_table(store: Store, spec: StudySpec, folder: Path) -> None:
-    write_text(folder / RESULTS, csv_text(records_in(store, spec.name)))
 
 
 def _summary(queue: Queue, halted: HaltError | None, folder: Path) -> int:

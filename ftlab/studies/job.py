@@ -18,7 +18,7 @@ from ftlab.studies.words import RUNS, words
 STORAGE = 8
 """Exit code of a run that could not write."""
 _SIGNALLED = (129, 130, 143)
-_NOT_FINITE = 5
+_NEVER_LOGGED, _NOT_FINITE = 2, 5
 _LEAVE = 120.0
 """Seconds that a trial has for its checkpoint."""
 _LOCKED = 600.0
@@ -140,26 +140,28 @@ class Job:
             child.kill()
         elif self.ending in ("stopped", "pruned") and now - self._asked > _LEAVE:
             child.kill()
-        elif self.queue.spec.stop is not None and self.planned.phase == "tune" and not self.ending:
-            self._report()
+        elif not self.ending and self._report():
+            self._leave("pruned")
 
-    def _report(self) -> None:
-        """Give the pruner what was logged."""
+    def _report(self) -> bool:
+        """Give the pruner what was logged; whether it ends the trial."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         metric = self.queue.spec.metric
+        if self.queue.spec.stop is None or self.planned.phase != "tune":
+            return False
+        hopeless = False
         for record in self._metrics.new():
             step, value = record.get("step"), record.get(metric)
             if not isinstance(step, int) or not isinstance(value, int | float) or step <= self._step:
                 continue
             self._step = step
             try:
-                if self.queue.hopeless(self.claim, step, value):
-                    self._leave("pruned")
-                    return
+                hopeless = self.queue.hopeless(self.claim, step, value) or hopeless
             except UpdateFinishedTrialError:
                 self.ending = "fenced"
-                return
+                break
+        return hopeless
 
     def _leave(self, why: Literal["stopped", "pruned"]) -> None:
         if not self.ending:
@@ -186,6 +188,7 @@ class Job:
 
     def _whole(self, result: Mapping[str, Any]) -> Ended:
         """A run that ended well is complete if it logged the metric."""
+        self._report()  # what was logged since the last look: others are judged by it
         metric = self.queue.spec.metric
         left = found(self.run, metric)
         result = {**result, "metrics": left.metrics, **left.figures}
@@ -195,7 +198,9 @@ class Job:
             sentence = f"{metric} is not a finite number at its end"
             return self._finished("failed", _NOT_FINITE, sentence, result={**result, "code": _NOT_FINITE, "error": sentence})
         sentence = f"it never logged {metric}"
-        return self._finished("invalid", 0, sentence, result={**result, "error": sentence}, logged=left.logged)
+        return self._finished(
+            "invalid", _NEVER_LOGGED, sentence, result={**result, "code": _NEVER_LOGGED, "error": sentence}, logged=left.logged
+        )
 
     def _finished(
         self, outcome: Outcome | None, code: int | None, error: str, result: Mapping[str, Any] | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ftlab.errors import ConfigError, suggest
 from ftlab.studies.canonical import canonical, flat
-from ftlab.studies.levels import check_key, checked, label_of
+from ftlab.studies.levels import checked, label_of
 from ftlab.studies.spec import Factor, Level
 from ftlab.studies.taking import shown
 
@@ -34,7 +34,6 @@ def knocked_out(key: str, base: Mapping[str, object], shared: Mapping[str, objec
     Raises:
         ConfigError: There is no list of at least two parts.
     """
-    check_key(key, NAME)
     known = {**{k: v for name, value in base.items() for k, v in flat(name, value).items()}, **shared}
     composed = key in (_TUNING, _PARTS) and canonical(known.get(_TUNING), _TUNING) == _COMPOSE
     key = _PARTS if composed else key

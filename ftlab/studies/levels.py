@@ -76,9 +76,8 @@ def settled(settings: Mapping[str, object]) -> dict[str, object]:
 
 def check_key(key: str, where: str) -> None:
     """Refuse a key that the study itself sets."""
-    for own, by in RESERVED.items():
-        if key == own or key.startswith(f"{own}."):
-            raise ConfigError(f"{where}: {key} is set by the study itself ({by}); remove it.")
+    if key in RESERVED:
+        raise ConfigError(f"{where}: {key} is set by the study itself ({RESERVED[key]}); remove it.")
 
 
 def settings_of(value: object, where: str) -> dict[str, object]:

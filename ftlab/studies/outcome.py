@@ -89,7 +89,7 @@ def found(run: Path, metric: str) -> Found:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     validation: dict[str, Any] = next((r for r in reversed(records) if any(k.startswith("val_") for k in r)), {})
     last = next((r[metric] for r in reversed(records) if metric in r), summary.get(metric))
-    names = {k for r in (*records, summary) for k in r if k not in _BESIDE}
+    names = {k for r in (*records, {k: 0 for k in summary if k == metric}) for k in r if k not in _BESIDE}
     return Found(
         value=float(last) if isinstance(last, int | float) else None, logged=tuple(sorted(names)),
         metrics={k: float(v) for k, v in validation.items() if k not in _BESIDE and isinstance(v, int | float)},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from ftlab.studies import planned
 from ftlab.studies.space import space_of
 from ftlab.studies.spec import Dimension, StudySpec
 from ftlab.studies.variants import Plan, Variant
-from ftlab.studies.words import RUNS
+
+RESULTS = "results.csv"
+"""The table of a study's trials, in its folder."""
 
 
 def overview(spec: StudySpec, found: Plan, configs: Mapping[str, Any], folder: Path, workers: int) -> str:
@@ -86,15 +88,24 @@ def _work(found: Mapping[str, tuple[int, int] | None], tuning: Mapping[str, int]
 
 
 def _cost(folder: Path, total: int, workers: int) -> str:
-    """Time for what is left, from the runs of the study that have finished."""
-    seconds: list[float] = []
-    for path in folder.glob(f"{RUNS}/*/*/summary.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # it may be written right now
-            seconds.append(float(json.loads(path.read_text(encoding="utf-8"))["seconds"]))
-    if not seconds:
-        return "cost: not known until a run of the study has finished"
-    left, each = max(total - len(seconds), 0), sum(seconds) / len(seconds)
-    return f"cost: about {_duration(left * each / workers)} for {left} runs, from {_duration(each)} for each of the {len(seconds)} finished"
+    """Time for what is left, from the runs of the study that are complete."""
+    finished = _finished(folder / RESULTS)
+    if not finished:
+        return "cost: not known until runs of the study are complete"
+    left, (wall, cpu) = max(total - len(finished), 0), (sum(column) / len(finished) for column in zip(*finished, strict=True))
+    means = f"from {_duration(wall)} and {_duration(cpu)} for each of the {len(finished)} that are complete"
+    return (
+        f"cost: about {_duration(left * wall / workers)}, and {_duration(left * cpu)} of processor time, for {_count(left, 'run')}; {means}"
+    )
+
+
+def _finished(table: Path) -> list[tuple[float, float]]:
+    """Seconds and seconds of processor time of each complete run in the study's table."""
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [(row.get("wall_seconds"), row.get("cpu_seconds")) for row in csv.DictReader(file) if row.get("state") == "complete"]
+    return [(float(wall), float(cpu)) for wall, cpu in rows if wall and cpu]
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from ftlab.errors import ConfigError
@@ -33,7 +34,8 @@ def read_records(storage: str | None, name: str, folder: Path) -> list[TrialReco
     """
     if storage is None and not (folder / DATABASE).is_file():
         raise ConfigError(f"{folder} has no {DATABASE}; give --storage where the study was run with it, or run the study first.")
-    found = records_in(connect(storage, folder), name)
+    with closing(connect(storage, folder)) as store:
+        found = records_in(store, name)
     if not found:
         raise ConfigError(f"the storage has no study {name}; run `ftlab ablate` first, or give the --storage it was run with.")
     return found

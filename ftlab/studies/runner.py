@@ -120,7 +120,7 @@ class Runner:
             self._alike.clear()
             self._complete += 1
             self._orphaned = 0
-        if done.outcome == "invalid" and not self.queue.states()["complete"]:
+        if done.outcome == "invalid" and not (self._complete or self.queue.states()["complete"]):
             logged = ", ".join(done.logged) or "nothing"
             self._stop(HaltError(f"metric {self.queue.spec.metric} was never logged by the first run; it logged: {logged}.", _INVALID))
         if done.outcome == "stopped" and done.code == STORAGE:

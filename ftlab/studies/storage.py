@@ -65,6 +65,11 @@ class Store:
 
         return self.patiently(optuna.create_study, storage=self.rdb, study_name=name, direction=direction, load_if_exists=True)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self.rdb.remove_session()
+        self.rdb.engine.dispose()
+
     def names(self, study: str) -> list[str]:
         """Optuna's studies that belong to a study of ftlab, that of its compared trials last."""
         found = [frozen.study_name for frozen in self.patiently(self.rdb.get_all_studies)]

@@ -12,6 +12,7 @@ from typing import get_args
 from ftlab.studies.comparisons import Comparison, compare
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.curves import Curve, curves
+from ftlab.studies.report.testitems import Column, over_items
 from ftlab.studies.statistics import Cost, Direction, Summary, pareto, summarise
 
 COSTS: Mapping[Cost, str] = {
@@ -44,6 +45,7 @@ class Digest:
         direction: Whether less or more of it is better.
         folder: The study's.
         records: All its trials.
+        column: What is compared over test items, if anything.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Digest:
     direction: Direction
     folder: Path
     records: tuple[TrialRecord, ...]
+    column: Column | None = None
 
     @cached_property
     def summaries(self) -> list[Summary]:
@@ -80,6 +83,13 @@ class Digest:
         rest = [r for r in self.records if r.variant != name]
         pairs = compare([*rest, *(r for r in self.records if r.variant == name)], self.direction)
         return {pair.one: pair for pair in pairs if pair.other == name}
+
+    @cached_property
+    def over_items(self) -> list[str]:
+        """The comparisons over test items, in sentences; empty where none were asked for."""
+        if self.column is None or self.best is None:
+            return []
+        return over_items(self.records, self.folder, self.best.variant, self.direction, self.column)
 
     @cached_property
     def curves(self) -> dict[str, dict[str, Curve]]:

@@ -44,7 +44,7 @@ def formats(text: str) -> list[str]:
     for name in wanted:
         if name not in FORMATS:
             raise ConfigError(f"--figures names '{name}'; {suggest(name, FORMATS)}")
-    return list(dict.fromkeys(wanted))
+    return [name for name in FORMATS if name in wanted]  # always in one order: each drawing settles the layout for the next
 
 
 def write(digest: Digest, wanted: Sequence[str]) -> list[Path]:

@@ -40,7 +40,7 @@ def findings(digest: Digest) -> list[str]:
     best = digest.best
     if best is None:
         return ["No variant has a score yet." if digest.running else "No variant has a score: no trial ended well."]
-    return [_best(digest, best), *_compared(digest, best), *_budget(digest)]
+    return [_best(digest, best), *_compared(digest, best), *digest.over_items, *_budget(digest)]
 
 
 def _best(digest: Digest, best: Summary) -> str:

@@ -119,7 +119,7 @@ def _trial(r: TrialRecord, study: str) -> Markup:
 
 
 def _more(r: TrialRecord, study: str) -> Markup:
-    summary = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in r.tuned.items()) or "show"
+    summary = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in r.tuned.items()) or f"{len(r.settings)} settings"
     settings = "\n".join(f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in r.settings.items())
     parts = [block(settings)] if settings else []
     parts += [block(trial_command(study, r.folder))] if r.folder and r.state != "waiting" else []

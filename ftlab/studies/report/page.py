@@ -13,7 +13,7 @@ from importlib import resources
 from string import Template
 
 import ftlab
-from ftlab.studies.report import listing, repeat, sections
+from ftlab.studies.report import listing, rankings, repeat, sections
 from ftlab.studies.report.digest import COSTS, Digest
 from ftlab.studies.report.markup import Markup, embedded, joined, tag, text
 from ftlab.studies.report.payload import Plain, payload
@@ -85,7 +85,7 @@ def _charts(digest: Digest, content: Plain) -> dict[str, Markup]:
     """The sections of the charts for which there is anything."""
     found = {"curves": _curves(digest), "costs": _costs()}
     if content["effects"]:
-        found["factors"] = _factors(content)
+        found["factors"] = _factors(digest, content)
     if content["parts"]:
         found["knockout"] = _knockout(content)
     if digest.tuning:
@@ -117,7 +117,7 @@ def _sentences(entries: list[Plain]) -> Markup:
     return tag("ul", {"class": "findings"}, *(tag("li", None, str(entry["text"])) for entry in entries))
 
 
-def _factors(content: Plain) -> Markup:
+def _factors(digest: Digest, content: Plain) -> Markup:
     figure = sections.chart("effects", "Means over everything else with 95 % intervals.", "No level has a score yet.")
     parts = [_sentences(content["effects"]), figure]
     pairs = content["interactions"]
@@ -126,7 +126,7 @@ def _factors(content: Plain) -> Markup:
         note = "Lines that are not parallel tell of an interaction; whiskers are 95 % intervals."
         frame = sections.chart("interactions", note, "These two factors have no scores yet.", choice, True)
         parts += [tag("h3", None, "Interactions"), _sentences(pairs), frame]
-    return _section("factors", "Main effects and interactions", *parts)
+    return _section("factors", "Main effects and interactions", *parts, rankings.section(digest))
 
 
 def _tuning(digest: Digest) -> Markup:

@@ -16,13 +16,14 @@ from ftlab.studies.report.page import page
 from ftlab.studies.report.paper import latex_table, markdown_table
 from ftlab.studies.report.repeat import STUDY
 from ftlab.studies.report.tables import csv_text, write_parquet
+from ftlab.studies.report.testitems import Column
 from ftlab.studies.spec import StudySpec
 from ftlab.studies.statistics import Direction
 
 PAGE = "report.html"
 
 
-def opened(folder: Path, storage: str | None) -> Digest:
+def opened(folder: Path, storage: str | None, column: Column | None = None) -> Digest:
     """Read a study.
 
     The study file is not parsed as a study: a report needs neither its plugins nor its base to be there still.
@@ -30,6 +31,7 @@ def opened(folder: Path, storage: str | None) -> Digest:
     Args:
         folder: The study's.
         storage: URL of its storage; None for the file in its folder.
+        column: What is compared over test items.
 
     Raises:
         ConfigError: The folder or the storage holds no study.
@@ -43,7 +45,7 @@ def opened(folder: Path, storage: str | None) -> Digest:
     direction = _text(folder, document, "direction", StudySpec.direction)
     if direction not in get_args(Direction):
         raise ConfigError(f"direction in {folder / STUDY} is '{direction}'; {suggest(direction, get_args(Direction))}")
-    return Digest(name, metric, cast(Direction, direction), folder, tuple(read_records(storage, name, folder)))
+    return Digest(name, metric, cast(Direction, direction), folder, tuple(read_records(storage, name, folder)), column)
 
 
 def _text(folder: Path, document: dict[str, object], key: str, default: str) -> str:

@@ -53,6 +53,12 @@ def figure(settings: Mapping[str, Any]) -> float:
     return int(hashlib.sha256(told.encode()).hexdigest()[:8], 16) / 2**32
 
 
+def settings_of(words: Sequence[str]) -> dict[str, Any]:
+    """What a run is given on its command line."""
+    rest, _ = take(words[1:], "--resume")
+    return {item.key: item.value for item in given(rest) if item.origin == "command line"}
+
+
 @dataclass
 class Made:
     """A run that has ended, or never will."""
@@ -93,8 +99,7 @@ class Fits:
     environments: list[Mapping[str, str]] = field(default_factory=list)
 
     def __call__(self, words: Sequence[str], log: Path, environment: Mapping[str, str]) -> Made:
-        rest, _ = take(words[1:], "--resume")
-        settings = {item.key: item.value for item in given(rest) if item.origin == "command line"}
+        settings = settings_of(words)
         name = f"{settings['run.name']}/{settings['run.id']}"
         self.started.append(name)
         self.words.append(settings)
@@ -104,7 +109,8 @@ class Fits:
         if callable(end):
             return end()
         if isinstance(end, str):
-            log.write_text(f"starting\nftlab: error: {end}\n")
+            with log.open("a") as file:
+                file.write(f"starting\nftlab: error: {end}\n")
             return Made(1)
         if end == 0:
             self._write(Path(str(settings["run.root"])) / name, figure(settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,18 +65,20 @@ def test_what_would_run(dry: Dry, tmp_path: Path) -> None:
         "  LoRA-four  is LoRA-small",
         "",
         "work: at most 104 steps on 832 rows on each device",
-        "cost: not known until a run of the study has finished",
+        "cost: not known until runs of the study are complete",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base.yaml", "study.yaml"]
 
 
 def test_the_cost_comes_from_what_has_run(dry: Dry, tmp_path: Path) -> None:
-    for seed, seconds in ((0, 60), (1, 120)):
-        run = tmp_path / "studies" / "first" / "runs" / "LoRA" / f"seed-{seed}"
-        run.mkdir(parents=True)
-        (run / "summary.json").write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
-    said = dry("--workers", "2").out
-    assert said.splitlines()[-1] == "cost: about 6.0 minutes for 8 runs, from 90 seconds for each of the 2 finished"
+    folder = tmp_path / "studies" / "first"
+    folder.mkdir(parents=True)
+    rows = ["state,wall_seconds,cpu_seconds", "complete,60,30", "complete,120,50", "failed,1,1", "complete,,"]
+    (folder / "results.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert dry("--workers", "2").out.splitlines()[-1] == (
+        "cost: about 6.0 minutes, and 5.3 minutes of processor time, for 8 runs; "
+        "from 90 seconds and 40 seconds for each of the 2 that are complete"
+    )
 
 
 def test_one_seed_is_warned_of(dry: Dry, tmp_path: Path) -> None:
@@ -204,6 +205,20 @@ def test_what_the_runner_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     options = ["--workers", "3", "--extend", "--storage", "postgresql://host/name", "--root", str(tmp_path / "all")]
     assert main(["ablate", "--config", str(study(tmp_path)), *options]) == 8
     assert asked == ["first", tmp_path / "all" / "first", 3, True, "postgresql://host/name"]
+
+
+@pytest.mark.parametrize(("keys", "checks"), [({}, 0), ({"seeds": 3}, 1), ({"content": {**BASE, "trainer": {"max_steps": 2}}}, 1)], ids=str)
+def test_what_was_checked_is_not_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any], checks: int) -> None:
+    (tmp_path / "all" / "first").mkdir(parents=True)
+    study(tmp_path / "all" / "first", seeds=[0, 1])
+    checked: list[object] = []
+    monkeypatch.setattr("ftlab.commands.ablate.check_values", lambda *given: checked.append(given))
+    engine = ModuleType("ftlab.studies.engine")
+    monkeypatch.setattr(engine, "run_study", lambda *given, **options: 0, raising=False)
+    monkeypatch.setitem(sys.modules, "ftlab.studies.engine", engine)
+    path = study(tmp_path, **{"seeds": 2, **keys})
+    assert main(["ablate", "--config", str(path), "--root", str(tmp_path / "all")]) == 0
+    assert len(checked) == checks
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,12 @@ def test_what_extends_a_study(tmp_path: Path, keys: dict[str, Any], sentence: st
         check_same(spec(tmp_path), spec(tmp_path, **keys), False)
 
 
+def test_one_change_is_told_once(tmp_path: Path) -> None:
+    tune = {**TUNE, "per": {"LoRA": {"space": {RATE: {"uniform": [1, 2]}}}}}
+    found = check_same(spec(tmp_path, tune=tune), spec(tmp_path, tune={**tune, "trials": 5}), True)
+    assert [c.text for c in found] == ["tune.trials was 4 and is 5"]
+
+
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [

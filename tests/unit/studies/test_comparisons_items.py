@@ -114,6 +114,12 @@ def test_seeds_that_agree_are_no_more_rows(rng: np.random.Generator) -> None:
     assert often.p_both == pytest.approx(stats.ttest_1samp(differences[0], 0).pvalue)
 
 
+def test_a_row_has_its_mean_over_seeds(rng: np.random.Generator) -> None:
+    differences = rng.normal(0.1, 1, size=(3, 30))
+    found, mean = minus(differences), minus(differences.mean(0, keepdims=True))
+    assert (found.over_rows, found.p_rows) == (mean.over_rows, mean.p_rows)
+
+
 def test_the_verdict_asks_for_other_seeds_too(rng: np.random.Generator) -> None:
     """On these very runs the difference is sure; from seed to seed it changes its sign."""
     found = minus(np.array([[1.0], [-0.4], [0.5]]) + rng.normal(0, 0.1, size=(3, 100)))

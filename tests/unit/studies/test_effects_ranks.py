@@ -58,6 +58,13 @@ def test_no_difference_is_said_as_not_significant() -> None:
     assert found.notes == ("6 data sets are few: Friedman's p is rough, and only large differences can be found.",)
 
 
+def test_a_pair_alone_is_not_named_where_all_together_might_be_alike() -> None:
+    table = np.random.default_rng(24).normal(size=(8, 6))
+    found = rank({f"d{i}": {f"m{j}": float(v) for j, v in enumerate(row)} for i, row in enumerate(table)}, "minimize")
+    assert found.p > 0.05 > min(found.pairs.values())
+    assert found.different == ()
+
+
 def test_methods_that_are_equal_everywhere_share_their_rank() -> None:
     found = rank({f"d{i}": {"a": 0.5, "b": 0.5, "c": 0.5} for i in range(12)}, "maximize")
     assert (found.p, found.mean_ranks) == (1.0, {"a": 2.0, "b": 2.0, "c": 2.0})

@@ -161,7 +161,12 @@ def test_seeds_run_with_what_tuning_found_best(tmp_path: Path) -> None:
     queue.refresh()
     chosen = {name(c): dict(c.attempt.planned.tuned) for c in claims(queue)}
     lr = {name(c): c.attempt.planned.tuned for c in found}
-    assert chosen == {"r2/seed-0": lr["r2/tune-1"], "r2/seed-1": lr["r2/tune-1"], "r4/seed-0": lr["r4/tune-0"], "r4/seed-1": lr["r4/tune-0"]}
+    assert chosen == {
+        "r2/seed-0": lr["r2/tune-1"],
+        "r2/seed-1": lr["r2/tune-1"],
+        "r4/seed-0": lr["r4/tune-0"],
+        "r4/seed-1": lr["r4/tune-0"],
+    }
     assert records(queue)["r2/seed-0"].settings == {"model.tuning.r": 2, **lr["r2/tune-1"]}
 
 

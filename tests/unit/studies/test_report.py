@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ftlab.commands import report
 from ftlab.main import main
 from ftlab.studies import runner
 from ftlab.studies.engine import run_study
+from ftlab.studies.reading import read_records
 from tests.unit.studies.small_study import TUNED, Fits, opened, study
 
 WRITTEN = ("results.csv", "results.md", "results.tex", "report.html", "results.parquet")
@@ -75,6 +78,7 @@ def test_the_page_is_written_again_while_the_study_runs(
         (["here"], "here has no study.db; give --storage"),
         (["here", "--figures", "pgn"], "--figures names 'pgn'; did you mean png?"),
         (["sideways"], "direction in sideways/study.yaml is 'minimise'; did you mean minimize or maximize?"),
+        (["here", "--truth", "right"], "--truth stands without --items"),
         (["numbered"], "name in numbered/study.yaml is 7; it must be a text"),
     ],
 )
@@ -90,6 +94,29 @@ def test_bad_input_is_one_sentence(
     assert sentence in told
     assert len(told.splitlines()) == 1
     assert not (tmp_path / "here" / "study.db").exists()
+
+
+def test_variants_are_compared_over_the_items_whose_predictions_were_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "s"
+    run_study(study(tmp_path), folder, start=Fits())
+    best = min(("r2", "r4"), key=lambda name: sum(r.value or 0.0 for r in read_records(None, "s", folder) if r.variant == name))
+    rest = "r4" if best == "r2" else "r2"
+    capsys.readouterr()
+    assert main(["report", str(folder), "--items", "label", "--truth", "right"]) == 0
+    assert "Over test items nothing is compared: 0 variants kept predictions, not the best one." in capsys.readouterr().out
+    answers = {name: [[(2 * seed + row) % wrong != 0 for row in range(40)] for seed in (0, 1)] for name, wrong in ((best, 9), (rest, 2))}
+    for name, seeds in answers.items():
+        for seed, right in enumerate(seeds):
+            lines = [json.dumps({"row": row, "label": "a" if good else "b", "right": "a"}) for row, good in enumerate(right)]
+            (folder / "runs" / name / f"seed-{seed}" / "predictions.jsonl").write_text("\n".join(lines))
+    assert main(["report", str(folder), "--items", "label", "--truth", "right"]) == 0
+    out = capsys.readouterr().out
+    difference = np.mean(answers[rest]) - np.mean(answers[best])
+    assert f"Over 40 test items and 2 seeds, {rest} against {best}: worse (difference {difference:+.4g}; 95 % interval" in out
+    assert "McNemar's p" in out
+    assert f"{rest} against {best}: worse" in (folder / "report.html").read_text()
+    assert main(["report", str(folder), "--items", "labels"]) == 3
+    assert "has no column 'labels'; did you mean label?" in capsys.readouterr().err
 
 
 def test_a_storage_without_the_study_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from tests.unit.studies.test_report_page import evil
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+READY = "html[data-ready=yes]"
 _CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 
@@ -54,7 +55,7 @@ def opened(browser: Browser, path: Path, width: int = 1280, scheme: str = "light
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else said.append(request.url))
     tab.goto(path.as_uri())
-    tab.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    tab.wait_for_selector(READY, state="attached")
     return tab, said
 
 
@@ -76,7 +77,7 @@ def test_every_chart_is_drawn_and_nothing_is_wider_than_the_screen(browser: Brow
     tab, said = opened(browser, study, width, scheme)
     for chart in tab.query_selector_all("figure[data-chart]"):
         chart.scroll_into_view_if_needed()
-        tab.wait_for_function("node => node.querySelector('.canvas svg[role=img] title')", arg=chart)
+        chart.wait_for_selector(".canvas svg[role=img]")
         chart.query_selector("summary").click()  # type: ignore[union-attr]
         assert chart.query_selector(".alternative tbody tr"), chart.get_attribute("data-chart")
     assert len(tab.query_selector_all("figure[data-chart] svg[role=img]")) == 8
@@ -100,7 +101,7 @@ def test_tables_sort_and_filter_and_the_address_keeps_it(browser: Browser, study
     tab.select_option("[id='trials.state']", "failed")
     assert tab.inner_text("#trials-count") == "1 of 30"
     tab.reload()
-    tab.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    tab.wait_for_selector(READY, state="attached")
     assert names(tab) == ["without-a-small"]
     assert means(tab) == sorted(means(tab), reverse=True)
     assert tab.inner_text("#trials-count") == "1 of 30"
@@ -154,7 +155,10 @@ def test_hostile_names_do_nothing(browser: Browser, tmp_path: Path) -> None:
     tab.on("dialog", lambda dialog: said.append(dialog.message))
     for chart in tab.query_selector_all("figure[data-chart]"):
         chart.scroll_into_view_if_needed()
-        chart.query_selector("summary").click()  # type: ignore[union-attr]
+    tab.wait_for_selector("figure[data-chart=costs] svg[role=img]")
+    for summary in tab.query_selector_all("summary"):
+        if summary.is_visible():
+            summary.click()
     assert tab.query_selector("img") is None
     assert said == []
     tab.context.close()
@@ -170,8 +174,8 @@ def test_a_page_that_is_followed_reads_itself_again_until_it_is_paused(browser: 
     tab.focus("[id='variants.q']")
     tab.keyboard.type("x")
     path.write_text(page(Digest("s", "val_loss", "minimize", tmp_path, tuple(records)), refresh=1))
-    tab.wait_for_function("document.querySelectorAll('#trials-table .state-running').length === 0")
-    tab.wait_for_function("document.activeElement.id === 'variants.q'")
+    tab.wait_for_selector("#trials-table .state-running", state="detached")
+    tab.wait_for_selector("[id='variants.q']:focus")
     assert names(tab) == ["x"]
     tab.check("#pause")
     path.write_text(page(Digest("s", "val_loss", "minimize", tmp_path, (running, *records[1:])), refresh=1))

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.digest import Digest
@@ -138,3 +139,25 @@ def test_what_is_needed_to_repeat_it(tmp_path: Path) -> None:
     assert "1 runs: torch 2.1" in content
     assert "hf_abc" not in content
     assert 'http-equiv="refresh"' not in content
+
+
+def test_methods_are_ranked_where_a_factor_holds_data_sets(tmp_path: Path) -> None:
+    factors = {"model.tuning": ("Full", "LoRA", "PromptTuning"), "corpus": ("a", "b", "c", "d")}
+    records = synthetic.records(tmp_path, factors, seeds=2, tuning=1, steps=1)
+    plain = page(Digest("s", "val_loss", "minimize", tmp_path, tuple(records)))
+    assert "Ranks over" not in plain
+    paths = [
+        replace(r, settings={"model.tuning": r.levels["model.tuning"], "data.source.init_args.path": r.levels["corpus"]}) for r in records
+    ]
+    content = page(Digest("s", "val_loss", "minimize", tmp_path, tuple(paths)))
+    assert "Ranks over corpus" in content
+    table = [
+        [r.value or 0.0 for r in records if r.phase == "seeds" and r.levels == {"model.tuning": m, "corpus": c}]
+        for c in "abcd"
+        for m in factors["model.tuning"]
+    ]
+    ranks = stats.rankdata([[sum(s) for s in table[n : n + 3]] for n in range(0, 12, 3)], axis=1).mean(0)
+    for name, mean in zip(factors["model.tuning"], ranks, strict=True):
+        assert f'<th scope="row">{name}</th><td class="number">{mean:.4g}</td>' in content
+    two = [r for r in paths if r.levels["model.tuning"] != "LoRA"]
+    assert "No ranking: ranks need at least 3 methods" in page(Digest("s", "val_loss", "minimize", tmp_path, tuple(two)))

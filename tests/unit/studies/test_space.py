@@ -50,7 +50,7 @@ def spaces(folder: Path, tune: dict[str, Any], **keys: Any) -> dict[str, tuple[i
 
 def test_what_optuna_draws_from(tmp_path: Path) -> None:
     space = {
-        RATE: LOG,
+        "model.optimizer.init_args.lr": LOG,
         "model.optimizer.eps": {"uniform": ["1e-8", 1]},
         "model.tuning.r": {"int": [1, 8]},
         "model.tuning": {"choice": [LORA, "LoRA"]},
@@ -73,12 +73,13 @@ def test_every_variant_has_the_same_budget_unless_it_is_said(tmp_path: Path) -> 
     factors = {"model.tuning": ["LoRA", "Full"], "data.batch_size": [4, 8]}
     common = {RATE: Dimension(kind="log_uniform", low=1e-5, high=1e-2)}
     assert set(map(str, spaces(tmp_path, {"trials": 6, "space": {RATE: LOG}}, factors=factors).values())) == {str((6, common))}
-    per = {"LoRA": {"space": rank}, "LoRA-batch_size8": {"trials": 9, "space": narrow}}
+    per = {"8": {"space": {RATE: {"uniform": [0.3, 0.4]}}}, "LoRA": {"space": rank}, "LoRA-batch_size8": {"trials": 9, "space": narrow}}
     found = spaces(tmp_path, {"trials": 6, "space": {RATE: LOG}, "per": per}, factors=factors)
     ranked = {**common, "model.tuning.r": Dimension(kind="int", low=1, high=8)}
     assert found["LoRA-batch_size4"] == (6, ranked)
     assert found["LoRA-batch_size8"] == (9, {**ranked, RATE: Dimension(kind="uniform", low=0.1, high=0.2)})
-    assert found["Full-batch_size8"] == (6, common)
+    assert found["Full-batch_size8"] == (6, {RATE: Dimension(kind="uniform", low=0.3, high=0.4)})
+    assert found["Full-batch_size4"] == (6, common)
 
 
 def test_a_factor_is_not_searched(tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_defaults(tmp_path: Path) -> None:
         ),
         ({"zip": [["model.tuning"]]}, r"zip holds \['model.tuning'\]; write lists of at least two factors"),
         ({"zip": [["model.tuning", "size"]]}, "zip names 'size', which is no factor"),
+        (
+            {"factors": {"model.tuning.r": [1, 2], "data.batch_size": [1, 2]}, "zip": [["model.tuning.r", "data.batch_size"]] * 2},
+            "zip names model.tuning.r twice; a factor advances with one group.",
+        ),
+        (
+            {"tune": {**TUNE, "space": {"model.optimizer.lr": {"uniform": [1, 2], "int": [1, 2]}}}},
+            "tune.space.model.optimizer.lr has uniform and int; choose one of them.",
+        ),
         ({"stop": {"asha": {}}}, "stop ends trials of tuning early, and this study has no tune"),
         ({"tune": TUNE, "stop": {"ashe": {}}}, r"stop.ashe is not a key of a study; did you mean asha\?"),
         (

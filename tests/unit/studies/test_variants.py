@@ -69,6 +69,13 @@ def test_zipped_factors_advance_together(tmp_path: Path) -> None:
         {"how": {"a": {"model.optimizer": "SGD"}, "b": {}, "c": {"model.optimizer.class_path": "torch.optim.SGD"}}},
         {"a": {"one": {"model.tuning.r": 4}, "two": {}, "three": {"model.tuning.init_args.r": "4"}}},
         {"a": {"one": {"model": {"tuning": {"init_args": {"r": 4}}}}, "two": {}, "three": {"model.tuning.r": 4}}},
+        {
+            "how": {
+                "a": {"model.tuning.strategies": [NORMS, LORA]},
+                "b": {},
+                "c": {"model.tuning.strategies": [{"class_path": "NormTuning", "init_args": {}}, LORA]},
+            }
+        },
         {"model.tuning.rank_pattern": [{"q": 1, "v": 2}, {"q": 1}, {"v": 2, "q": 1}]},
         {
             "model.tuning": [
@@ -90,6 +97,7 @@ def test_a_skip_means_the_setting_and_not_its_spelling(tmp_path: Path) -> None:
     found = planned(tmp_path, factors={RATE: ["1e-3", 0.001, 0.01]}, skip=[{RATE: 0.001, "why": "too slow"}])
     assert [v.name for v in found.variants] == ["lr0.01"]
     assert len(found.skipped) == 2
+    assert names(tmp_path, factors={RATE: ["1e-3", 0.01]}, skip=[{RATE: 0.001, "why": "too slow"}]) == ["lr0.01"]
 
 
 def test_set_is_for_all_and_factors_win(tmp_path: Path) -> None:
@@ -125,13 +133,19 @@ def test_two_variants_of_one_name(tmp_path: Path) -> None:
         names(tmp_path, factors={"x": {"a": {}, "a-b": {"model.tuning.r": 1}}, "y": {"b-c": {}, "c": {"model.tuning.alpha": 1}}})
 
 
+def test_too_many(tmp_path: Path) -> None:
+    factors = {key: list(range(1, 23)) for key in ("model.tuning.r", "model.tuning.alpha", "data.batch_size")}
+    with pytest.raises(ConfigError, match="factors give 10648 combinations; a study has at most 10000"):
+        names(tmp_path, factors=factors)
+
+
 def test_a_study_without_factors_is_its_base(tmp_path: Path) -> None:
     assert [(v.name, v.settings) for v in planned(tmp_path, factors=None).variants] == [("base", {})]
 
 
 def knocked(folder: Path, *parts: dict[str, Any], **keys: Any) -> Plan:
     content = {**BASE, "model": {**BASE["model"], "tuning": compose(*parts)}}
-    return planned(folder, content=content, factors=None, knockout="model.tuning", **keys)
+    return planned(folder, **{"content": content, "factors": None, "knockout": "model.tuning", **keys})
 
 
 def test_the_knock_out_of_three(tmp_path: Path) -> None:
@@ -162,6 +176,13 @@ def test_parts_of_one_class_and_of_any_list(tmp_path: Path) -> None:
     found = planned(tmp_path, factors={RATE: [0.1, 0.2]}, knockout="trainer.callbacks", set={"trainer.callbacks": callbacks}).variants
     assert found[0].levels == {RATE: "0.1", "knockout": "whole"}
     assert [v.name for v in found][1:3] == ["lr0.1-without-LearningRateMonitor-1", "lr0.1-without-Timer-3"]
+
+
+def test_what_cannot_be_knocked_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="knockout is trainer.callbacks, whose list has 1 parts; leaving one out needs at least two"):
+        planned(tmp_path, knockout="trainer.callbacks", set={"trainer.callbacks": ["Timer"]})
+    with pytest.raises(ConfigError, match="factors.knockout has the name of the factor that knockout makes; choose another"):
+        knocked(tmp_path, LORA, NORMS, factors={"knockout": {"a": {}, "b": {"data.batch_size": 2}}})
 
 
 def test_a_knock_out_of_rates(tmp_path: Path) -> None:

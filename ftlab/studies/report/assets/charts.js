@@ -72,6 +72,12 @@ function logarithmic(low, high, from, to) {
   };
   return scale;
 }
+// The same scale with ticks at whole numbers only.
+function whole(scale, least) {
+  const found = (value) => scale(value);
+  found.ticks = (count) => scale.ticks(count).filter((t) => Number.isInteger(t) && t >= least);
+  return found;
+}
 const spread = (values) => [Math.min(...values), Math.max(...values)];
 function fitting(values, from, to) {
   const [low, high] = spread(values);

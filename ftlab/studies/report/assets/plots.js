@@ -24,7 +24,7 @@ const plots = {
     const box = frame(width, height);
     const x = linear(...spread(series.flatMap((s) => s.curve.steps)), box.left, box.right, 0.01);
     const y = linear(...spread(series.flatMap((s) => [...s.curve.low, ...s.curve.high])), box.bottom, box.top);
-    axes(node, box, x, y, { x: "optimiser step", y: state.metric });
+    axes(node, box, whole(x, 0), y, { x: "optimiser step", y: state.metric });
     const points = (curve, key) => curve.steps.map((step, i) => [x(step), y(curve[key][i])]);
     for (const s of series) if (s.curve.seeds > 1) node.append(area(s.slot, points(s.curve, "high"), points(s.curve, "low")));
     for (const s of series) {
@@ -67,7 +67,7 @@ const plots = {
 
   interactions(width) {
     const found = data.interactions[state.pair];
-    if (!found) return [null, [], [], []];
+    if (!found || !found.cells.some((c) => known(c.mean))) return [null, [], [], []];
     const height = Math.min(400, Math.max(260, width * 0.5)), box = frame(width, height);
     const cells = found.cells.filter((c) => known(c.mean));
     const node = picture(width, height, `${found.first} and ${found.second}`, "A line for each level of the second factor. Parallel lines: the factors do not interact.");
@@ -96,8 +96,7 @@ const plots = {
     const node = picture(width, height, "Best value after each tuning trial", "Lines that still fall or rise at the end tell that more tuning might change the order.");
     const longest = Math.max(...series.map((s) => s.best.length));
     const x = linear(1, Math.max(2, longest), box.left, box.right, 0.02), y = linear(...spread(series.flatMap((s) => s.best.filter(known))), box.bottom, box.top);
-    const whole = (value) => x(value); whole.ticks = (count) => x.ticks(Math.min(count, longest)).filter((t) => Number.isInteger(t) && t >= 1);
-    axes(node, box, whole, y, { x: "tuning trials", y: `best ${data.study.metric} so far` });
+    axes(node, box, whole(x, 1), y, { x: "tuning trials", y: `best ${data.study.metric} so far` });
     for (const s of series) {
       const points = s.best.flatMap((value, i) => (known(value) ? [[x(i + 1), y(value)]] : []));
       const steps = points.flatMap((p, i) => (i ? [[p[0], points[i - 1][1]], p] : [p]));
