@@ -35,14 +35,14 @@ class Cut:
         body: The model without its head.
         layers: Its stack of layers.
         depth: How many of them are below the cut.
-        wrapped: Whether a layer returns its states inside a tuple.
+        beside: What a layer returns beside its states; None where it returns no tuple.
         below: Name → tensor of all that runs below the cut.
     """
 
     body: PreTrainedModel
     layers: nn.ModuleList
     depth: int
-    wrapped: bool
+    beside: tuple[None, ...] | None
     below: dict[str, Tensor]
 
 
@@ -71,7 +71,7 @@ class _Seen:
     done: list[nn.Module] = field(default_factory=list)
     frozen: int = 0
     draws: bool = False
-    wrapped: bool = False
+    beside: tuple[None, ...] | None = None
     over: bool = False
 
 
@@ -97,38 +97,41 @@ def find_cut(model: nn.Module, forward: Any) -> Cut:
         raise refused("something trains in the first layer or below it")
     if seen.draws:
         raise refused("dropout is active below what trains, so that a row has other hidden states each time")
-    return Cut(body=body, layers=layers, depth=seen.frozen, wrapped=seen.wrapped, below=_tensors(body, layers, seen.done))
+    return Cut(body=body, layers=layers, depth=seen.frozen, beside=seen.beside, below=_tensors(body, layers, seen.done))
 
 
 def _watch(body: nn.Module, layers: nn.ModuleList, forward: Any) -> _Seen:
+    """What the last pass through the body shows; a task may look at the model without gradients first."""
     device = next(body.parameters()).device
-    seen, start = _Seen(), _random(device)
+    passes, start = [_Seen()], _random(device)
+    stack = {id(layer) for layer in layers}
+
+    def begin(module: nn.Module, inputs: object) -> None:
+        passes.append(_Seen())
 
     def after(module: nn.Module, inputs: object, output: object) -> None:
+        seen = passes[-1]
+        seen.over = seen.over or (id(module) in stack and tensor_of(output).requires_grad)
         if seen.over:
             return
-        if not any(module is layer for layer in layers):
-            seen.done.append(module)
-        elif tensor_of(output).requires_grad:
-            seen.over = True
-        else:
-            seen.done.append(module)
+        seen.done.append(module)
+        if id(module) in stack:
+            if seen.frozen == len(layers) or module is not layers[seen.frozen]:
+                raise refused("the model runs its layers in an order of its own")
             seen.frozen += 1
-            seen.wrapped = isinstance(output, tuple)
+            seen.beside = output[1:] if isinstance(output, tuple) else None
             seen.draws = not torch.equal(start, _random(device))
 
     handles = [module.register_forward_hook(after) for module in body.modules()]
+    handles.append(body.register_forward_pre_hook(begin))
     try:
         with torch.enable_grad():
             forward()
     finally:
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(start, device)
-        else:
-            torch.set_rng_state(start)
+        _set_random(device, start)
         for handle in handles:
             handle.remove()
-    return seen
+    return passes[-1]
 
 
 def tensor_of(output: object) -> Tensor:
@@ -137,8 +140,8 @@ def tensor_of(output: object) -> Tensor:
     Raises:
         ConfigError: It returns more than those.
     """
-    if isinstance(output, tuple) and len(output) == 1:
-        (output,) = output
+    if isinstance(output, tuple) and all(other is None for other in output[1:]):
+        output = output[0]
     if not isinstance(output, Tensor):
         raise refused("the model's layers return more than hidden states")
     return output
@@ -146,6 +149,13 @@ def tensor_of(output: object) -> Tensor:
 
 def _random(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def _tensors(body: nn.Module, layers: nn.ModuleList, done: list[nn.Module]) -> dict[str, Tensor]:
@@ -206,7 +216,7 @@ class Skipping:
             if (self.noted is None and (above or self.current is None)) or (self.noted is not None and not above):
                 return original(hidden_states, *values, **named)
             states = hidden_states if self.current is None or place else self.current
-            return (states,) if self.cut.wrapped else states
+            return states if self.cut.beside is None else (states, *self.cut.beside)
 
         return forward
 

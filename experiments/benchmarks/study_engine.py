@@ -2,8 +2,8 @@
 
 python experiments/benchmarks/study_engine.py [trials]
 
-SQLite, and PostgreSQL where its programs are installed. A trial is added, taken, ended and read for the table; `ftlab fit` is a function that
-writes the two files that the engine reads. The imports are paid before.
+SQLite, and PostgreSQL where its programs are installed. A trial is added, taken, ended and read for the table; `ftlab fit` is a function
+that writes the two files which the engine reads. The imports are paid before.
 """
 
 from __future__ import annotations

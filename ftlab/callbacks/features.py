@@ -41,7 +41,7 @@ class CachedFeatures(RunCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = module_of(pl_module), cast("FinetuneData", trainer.datamodule)  # type: ignore[attr-defined]  # Lightning adds it
-        _require_same_rows(module, trainer)
+        _require_same_rows(module, trainer.world_size)
         stores = [data.stores[name] for name in ("train", "val") if name in data.stores]
         with trainer.precision_plugin.forward_context():
             cut = find_cut(module.adapted, lambda: _run(module, stores[0], [0, 1]))
@@ -57,13 +57,13 @@ class CachedFeatures(RunCallback):
             self._skipping = None
 
 
-def _require_same_rows(module: FinetuneModule, trainer: Trainer) -> None:
+def _require_same_rows(module: FinetuneModule, ranks: int) -> None:
     if type(module.task).draw is not Task.draw:
         raise refused(f"{type(module.task).__name__} draws its rows anew in each epoch")
     if module.tuning.virtual_tokens():
         raise refused(f"{type(module.tuning).__name__} adds positions to each row")
-    if trainer.world_size > 1:
-        raise refused(f"the run has {trainer.world_size} ranks, and this is for one device")
+    if ranks > 1:
+        raise refused(f"the run has {ranks} ranks, and this is for one device")
 
 
 def _run(module: FinetuneModule, store: TokenStore, numbers: list[int]) -> None:

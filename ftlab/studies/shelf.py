@@ -14,8 +14,9 @@ from typing import IO
 from jsonargparse import _typehints
 
 from ftlab import preflight
-from ftlab.errors import FtlabError
+from ftlab.errors import ConfigError, FtlabError
 from ftlab.given import given, take
+from ftlab.resumed import DATA_FLAG
 from ftlab.studies.held import Held, NotHeldError, hold, identity
 from ftlab.weights import Read, Reading, from_files, reader
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _DECIDING = ("model.backbone", "model.task", "trainer.precision", "trainer.accelerator")
 """Keys on which it depends what is read; of `model.tuning` the class alone counts, because a study varies the rest."""
+_NO_KEYS = ("--plugin", "--resume", "--override-resume")
 _TUNING = ("model.tuning", "model.tuning.class_path")
 
 
@@ -102,8 +104,9 @@ class Shelf:
         with suppress(EOFError, pickle.UnpicklingError):
             lesson: Lesson = pickle.load(file)
             self._import(lesson.modules)
-            if lesson.reading is not None:
-                self._remember(kind(words), lesson.reading)
+            which = kind(words)
+            if which and lesson.reading is not None:
+                self._remember(which, lesson.reading)
 
     def _import(self, names: Sequence[str]) -> None:
         for name in names:
@@ -144,11 +147,15 @@ def hide(modules: Set[str]) -> None:
 
 
 def kind(words: Sequence[str]) -> str:
-    """What trials have in common that read the same weights; what is found out on the way is there for the trial."""
+    """What trials have in common that read the same weights, empty where nobody can tell; what is found out is there for the trial."""
+    rest = [word for word in words[1:] if word != DATA_FLAG]
     try:
-        values = given(take(words[1:], "--plugin")[0])
-        preflight.check(values, words[0])  # reads the source text of classes, once for all trials
-    except FtlabError:  # the trial will say so
+        for option in _NO_KEYS:
+            rest, _ = take(rest, option)
+        values = given(rest)
+    except ConfigError:  # the trial will say so
         return ""
+    with suppress(FtlabError):  # the same; or a class that only the trial knows
+        preflight.check(values, words[0])  # reads the source text of classes, once for all trials
     chosen = {v.key: v.value for v in values if v.key in _TUNING or v.key.startswith(_DECIDING)}
     return repr(sorted(chosen.items()))

@@ -175,7 +175,7 @@ def _notes(values: Sequence[float], planned: int, states: Mapping[State, int], i
     elif constant(values):
         notes.append("All seeds gave the same score: the interval has no width because the seed changed nothing.")
     elif len(values) < LEAST["bootstrap"]:
-        notes.append(f"A bootstrap interval needs {LEAST['bootstrap']} seeds to cover 93 %, here are {len(values)}; rely on the t interval.")
+        notes.append(f"A bootstrap interval needs {LEAST['bootstrap']} seeds, here are {len(values)}; rely on the t interval.")
     return notes
 
 

@@ -106,7 +106,7 @@ def connect(url: str | None, folder: Path, lease: Lease = Lease()) -> Store:
         ConfigError: The URL names no database that can be used.
         StorageError: It cannot be reached or written.
     """
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
     target = _parsed(url if url is not None else f"sqlite:///{(folder / DATABASE).resolve()}")
     place = target.render_as_string(hide_password=True)
@@ -115,6 +115,8 @@ def connect(url: str | None, folder: Path, lease: Lease = Lease()) -> Store:
         return Store(rdb=_opened(target, lease), place=place, lease=lease)
     except ImportError as error:
         raise ConfigError(f"--storage {place} needs the package {error.name}; install it, or leave --storage out for SQLite.") from error
+    except NoSuchModuleError as error:
+        raise ConfigError(f"--storage names a driver {target.drivername} that SQLAlchemy does not know; write postgresql://…") from error
     except (SQLAlchemyError, RuntimeError) as error:  # RuntimeError: tables of another version of Optuna, which says how to mend it
         raise _fault(place, error) from error
 
@@ -156,7 +158,7 @@ def _check_reached(url: URL) -> None:
 
 def _opened(url: URL, lease: Lease) -> RDBStorage:
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
@@ -167,7 +169,7 @@ def _opened(url: URL, lease: Lease) -> RDBStorage:
                     text, engine_kwargs=_options(url), heartbeat_interval=lease.interval, grace_period=lease.grace
                 )  # fmt: skip
             break
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+        except (IntegrityError, OperationalError, ProgrammingError, optuna.exceptions.StorageInternalError):  # another makes the tables
             if attempt + 1 == _TRIES:
                 raise
             time.sleep(2**attempt / 4)

@@ -1,4 +1,4 @@
-"""A runner of a study as a process of its own, to be killed; its trials are made-up fits in forks, with checkpoints, locks and a journal."""
+"""A runner of a study in a process that may be killed; its trials are made-up fits in forks, with checkpoints and a journal."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ class Process:
         """Send a signal to the runner alone; its trials must see to their own end."""
         os.kill(self.pid, number)
 
-    def end(self) -> tuple[int, str]:
+    def end(self, patience: float = PATIENCE) -> tuple[int, str]:
         """Exit code and what was said; one that hangs is killed."""
-        self._process.join(PATIENCE)
+        self._process.join(patience)
         code = self._process.exitcode
         if code is None:
             self._process.kill()
@@ -153,9 +153,10 @@ def _live(arguments: list[str], out: str) -> None:
     os._exit(code)
 
 
-def begin(place: Path, workers: int = 1, url: str | None = None, folder: str = "s") -> Process:
+def begin(place: Path, workers: int = 1, url: str | None = None, folder: str = "s", real: bool = False) -> Process:
     """Start a runner of the study in a folder."""
-    words = [str(place / "of-s.yaml"), str(place / folder), str(place / "journal"), str(workers), *([url] if url else [])]
+    journal = "" if real else str(place / "journal")
+    words = [str(place / "of-s.yaml"), str(place / folder), journal, str(workers), *([url] if url else [])]
     return Process(words, place / f"out-{time.monotonic_ns()}")
 
 
@@ -192,14 +193,15 @@ def attempts(folder: Path, url: str | None = None) -> dict[str, int]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`ftlab ablate` with made-up fits: study file, folder, journal, workers and perhaps a URL."""
+    """`ftlab ablate` with made-up fits: study file, folder, journal, workers and perhaps a URL; without a journal the fits are real."""
     study, folder, journal, workers, *url = arguments
 
     def start(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> Fork:
         return Fork(settings_of(words), log, Path(journal))
 
     try:
-        return run_study(parse(Path(study)), Path(folder), int(workers), storage=url[0] if url else None, lease=LEASE, start=start)
+        storage, made_up = url[0] if url else None, start if journal else None
+        return run_study(parse(Path(study)), Path(folder), int(workers), storage=storage, lease=LEASE, start=made_up)
     except FtlabError as error:
         print(f"ftlab: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -132,3 +132,16 @@ def test_a_runner_that_sleeps_through_its_lease_is_not_listened_to(tmp_path: Pat
     code, said = slow.end()
     assert code == 0, said
     check(tmp_path, whole, 0)
+
+
+@pytest.mark.slow
+def test_four_runners_and_a_thousand_claims(tmp_path: Path) -> None:
+    study(tmp_path, seeds=125)
+    runners = [begin(tmp_path) for _ in range(4)]
+    for runner in runners:
+        code, said = runner.end(600)
+        assert (code, "locked" in said) == (0, False), said
+    journal = journal_of(tmp_path / "journal")
+    assert len(journal) == 250
+    assert all(events == [("start", 0), *(("step", n + 1) for n in range(STEPS))] for events in journal.values())
+    assert set(study_run.attempts(tmp_path / "s").values()) == {1}

@@ -30,7 +30,7 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture
-def url(postgres: str) -> Iterator[str]:
+def url(postgres: str) -> str:
     """The server without what the test before has left."""
     from sqlalchemy import create_engine, text
 
@@ -39,7 +39,7 @@ def url(postgres: str) -> Iterator[str]:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()
-    yield postgres
+    return postgres
 
 
 def test_two_machines_share_a_study(tmp_path: Path, whole: Table, url: str) -> None:

@@ -100,15 +100,14 @@ def _figures(digest: Digest) -> Iterator[tuple[str, Figure]]:
     for cost, name in COSTS.items():
         if any(row["costs"][cost] is not None for row in scored):
             yield f"cost-{cost}", plot(partial(costs, content=content, cost=cost, name=name, metric=digest.metric))
-    if content["effects"]:
-        yield "effects", forest([row for e in content["effects"] for row in _headed(e["factor"], e["levels"])], digest.metric)
+    if rows := [row for effect in content["effects"] for row in _headed(effect["factor"], effect["levels"])]:
+        yield "effects", forest(rows, digest.metric)
     for pair in content["interactions"]:
         if pair["cells"]:
             yield f"interaction-{_file(pair['first'])}-{_file(pair['second'])}", plot(partial(interaction, pair=pair, metric=digest.metric))
     if content["tuning"]:
         yield "tuning", plot(partial(tuning, content=content, first=first, metric=digest.metric))
-    if content["parts"]:
-        rows = [row for part in content["parts"] for row in _headed(part["part"], part["rows"])]
+    if rows := [row for part in content["parts"] for row in _headed(part["part"], part["rows"])]:
         yield "knockout", forest(rows, f"gain in {digest.metric}", zero=True)
 
 

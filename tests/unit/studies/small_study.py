@@ -30,9 +30,9 @@ def study(folder: Path, **changes: Any) -> StudySpec:
     return parse(folder / "of-s.yaml")
 
 
-def opened(spec: StudySpec, folder: Path, lease: Lease = Lease()) -> Queue:
+def opened(spec: StudySpec, folder: Path, lease: Lease | None = None) -> Queue:
     """The study's queue, begun."""
-    store = connect(None, folder, lease)
+    store = connect(None, folder, lease or Lease())
     queue = Queue(store, settle(store, spec, folder, extend=False))
     queue.begin()
     return queue
@@ -92,7 +92,7 @@ class Fits:
         started: The runs, in the order of their starts, with their words.
     """
 
-    ends: Mapping[str, int | str | None | Callable[[], Made]] = field(default_factory=dict)
+    ends: Mapping[str, int | str | Callable[[], Made] | None] = field(default_factory=dict)
     metric: str = "val_loss"
     started: list[str] = field(default_factory=list)
     words: list[dict[str, Any]] = field(default_factory=list)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,25 @@ def records(
         found += [_trial(folder, levels, "tune", n, steps, noise, random) for n in range(tuning)]
         found += [_trial(folder, levels, "seeds", n, steps, noise, random) for n in range(seeds)]
     return found
+
+
+def odd(folder: Path, kind: str) -> list[TrialRecord]:
+    """A study in which something is missing, or of an unusual size."""
+    if kind == "one run":
+        return records(folder, {"model.tuning": ("LoRA",)}, seeds=1, tuning=0, steps=1)
+    made = records(folder, seeds=2, tuning=2, steps=2)
+    changes: dict[str, Callable[[TrialRecord], TrialRecord]] = {
+        "waiting": lambda r: replace(r, state="waiting", value=None, cpu_seconds=None, wall_seconds=None, peak_memory=None, folder="gone"),
+        "failed": lambda r: replace(r, state="failed", value=None, error="why"),
+        "no factor": lambda r: replace(r, levels={}, variant="base"),
+        "constant": lambda r: replace(r, value=0.0, cpu_seconds=0.0, trainable_params=0),
+        "not finite": lambda r: replace(r, value=math.inf if r.seed else math.nan),
+        "far apart": lambda r: replace(r, value=10.0 ** (9 * len(r.variant) - 80)),
+    }
+    return [] if kind == "empty" else [changes[kind](r) for r in made]
+
+
+ODD = ("one run", "waiting", "failed", "no factor", "constant", "not finite", "far apart", "empty")
 
 
 def _trial(

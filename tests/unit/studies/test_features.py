@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ftlab.backbone import Backbone
+from ftlab.callbacks.features import _require_same_rows
 from ftlab.errors import ConfigError, StorageError
 from ftlab.feature_files import name_of, table_at
 from ftlab.features import Cut, Skipping, Table, find_cut, noting
@@ -23,12 +24,15 @@ from ftlab.strategies.lora import LoRA
 from ftlab.strategies.loreft import LoReFT
 from ftlab.strategies.prompt_tuning import PromptTuning
 from ftlab.strategies.qlora import QLoRA
+from ftlab.tasks.base import Task
+from ftlab.tasks.masked_lm import MaskedLM
 from ftlab.testing.models import DECODERS, ENCODERS, tiny_model_folder
 from tests.conftest import Command
 from tests.unit.backbones import CLASSES, LANGUAGE, TEXTS, batch_of, configured
 
 STILL: dict[str, dict[str, object]] = {
-    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}, "distilbert": {"dropout": 0.0, "attention_dropout": 0.0},
+    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "distilbert": {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0},
     "deberta-v2": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "electra": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "roberta": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
@@ -70,7 +74,7 @@ def passed(module: FinetuneModule) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the losses of a batch, and the gradients of what trains."""
     module.adapted.zero_grad()
     total = torch.stack(list(module.task.forward(module.adapted, batch_of(module)).sums.values())).sum()
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     return total.detach(), {name: p.grad.clone() for name, p in module.adapted.named_parameters() if p.grad is not None}
 
 
@@ -81,7 +85,7 @@ def watched(layers: nn.ModuleList) -> Iterator[set[int]]:
     handles = []
     for place, layer in enumerate(layers):
         inner = next(m for m in layer.modules() if isinstance(m, nn.Linear | Conv1D))
-        handles.append(inner.register_forward_hook(lambda module, values, output, place=place: ran.add(place)))  # type: ignore[misc]
+        handles.append(inner.register_forward_hook(lambda module, values, output, place=place: ran.add(place)))
     yield ran
     for handle in handles:
         handle.remove()
@@ -207,5 +211,16 @@ def test_fits_that_read_the_states_are_equal_and_near_the_one_that_does_not(
     assert len(whole) == len(first)
     assert whole == pytest.approx(first, rel=1e-4)
     assert losses("e", "one", "--seed_everything", "7") != first
-    done = ftlab(*words, "--run.id", "f", "--model.task", "MaskedLM", env={"FTLAB_FEATURES": str(tmp_path / "one")})
-    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "tuning", "ranks", "why"),
+    [
+        (MaskedLM(), ONE, 1, "MaskedLM draws its rows anew"), (CLASSES, PromptTuning(length=2), 1, "PromptTuning adds positions"),
+        (CLASSES, ONE, 2, "2 ranks"),
+    ],
+)  # fmt: skip
+def test_what_a_row_must_be(task: Task, tuning: TuningStrategy, ranks: int, why: str) -> None:
+    module = FinetuneModule(Backbone(name="ftlab/tiny-bert"), task, tuning)
+    with pytest.raises(ConfigError, match=why):
+        _require_same_rows(module, ranks)

@@ -10,7 +10,7 @@ from ftlab.studies.report import figures
 from ftlab.studies.report.digest import Digest
 from tests.unit.studies import synthetic
 
-ODD = "$x_i <b>\x1b[31m 漢"
+ODD = "$\\frac{x$ <b>\x1b[31m 漢"
 
 
 def test_every_chart_has_a_figure_and_odd_names_stay_text(tmp_path: Path) -> None:
@@ -41,3 +41,12 @@ def test_formats_and_that_the_same_study_gives_the_same_files(tmp_path: Path) ->
     figures.write(made, figures.FORMATS)
     assert contents == [p.read_bytes() for p in paths]
     assert figures.write(made, figures.formats("")) == []
+
+
+def test_odd_studies_have_the_figures_for_which_there_is_anything(tmp_path: Path) -> None:
+    found: dict[str, int] = {}
+    for kind in ("one run", "waiting", "failed", "not finite", "empty"):
+        (tmp_path / kind).mkdir()
+        made = Digest(kind, "val_loss", "minimize", tmp_path / kind, tuple(synthetic.odd(tmp_path / kind, kind)))
+        found[kind] = len([path for path in figures.write(made, ["svg"]) if path.name == "forest.svg"])
+    assert found == {"one run": 1, "waiting": 0, "failed": 0, "not finite": 0, "empty": 0}

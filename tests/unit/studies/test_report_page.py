@@ -147,7 +147,8 @@ def test_methods_are_ranked_where_a_factor_holds_data_sets(tmp_path: Path) -> No
     plain = page(Digest("s", "val_loss", "minimize", tmp_path, tuple(records)))
     assert "Ranks over" not in plain
     paths = [
-        replace(r, settings={"model.tuning": r.levels["model.tuning"], "data.source.init_args.path": r.levels["corpus"]}) for r in records
+        replace(r, settings={"model.tuning": r.levels["model.tuning"], "data.source.init_args.path": r.levels["corpus"], **r.tuned})
+        for r in records
     ]
     content = page(Digest("s", "val_loss", "minimize", tmp_path, tuple(paths)))
     assert "Ranks over corpus" in content

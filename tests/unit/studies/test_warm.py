@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,8 @@ def test_nothing_is_forked_beside_a_thread() -> None:
 @pytest.mark.slow
 def test_whoever_dies_takes_the_trials_along_and_the_next_start_begins_anew(tmp_path: Path) -> None:
     warm = Warm()
-    for end in (lambda pid: os.kill(pid, signal.SIGKILL), lambda pid: warm.close()):
+    ends: list[Callable[[int], None]] = [lambda pid: os.kill(pid, signal.SIGKILL), lambda pid: warm.close()]
+    for end in ends:
         child = warm.start(odd(tmp_path, "print(os.getpid(), os.getppid(), flush=True); time.sleep(600)"), tmp_path / "log")
         pid, parent = (int(word) for word in said(tmp_path / "log").split())
         end(parent)
