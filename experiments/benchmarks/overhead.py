@@ -53,15 +53,15 @@ class Contestant:
 
     Args:
         name: Which one.
-        workload: Name of the workload.
-        folder: What `prepare` wrote.
+        words: Its command.
+        load: How many steps a turn has, and how many turns there are.
+        folder: Where it runs; what `prepare` wrote is there.
     """
 
-    def __init__(self, name: str, workload: str, folder: Path) -> None:
+    def __init__(self, name: str, words: list[str], load: Workload, folder: Path) -> None:
         self.name = name
         self.out, self.log = folder / f"{name}.json", folder / f"{name}.log"
         self.out.unlink(missing_ok=True)
-        load = WORKLOADS[workload]
         go, self.go = os.pipe()
         self.done, done = os.pipe()
         env = {
@@ -69,9 +69,7 @@ class Contestant:
             "OVERHEAD_OUT": str(self.out), "OVERHEAD_PLAN": f"{load.warmup} {load.turn} {load.steps}", "OVERHEAD_PIPES": f"{go} {done}",
         }  # fmt: skip
         with self.log.open("w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                command(name, workload, folder), cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, pass_fds=(go, done)
-            )
+            self.process = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, pass_fds=(go, done))
         os.close(go), os.close(done)
         self.wait()
 
@@ -91,10 +89,10 @@ class Contestant:
         return found
 
 
-def repeat(names: list[str], workload: str, folder: Path) -> dict[str, dict[str, list[float]]]:
+def repeat(commands: dict[str, list[str]], load: Workload, folder: Path) -> dict[str, dict[str, list[float]]]:
     """One fresh process per contestant, in turns."""
-    running = [Contestant(name, workload, folder) for name in names]
-    for number in range(1, WORKLOADS[workload].turns):
+    running = [Contestant(name, words, load, folder) for name, words in commands.items()]
+    for number in range(1, load.turns):
         for contestant in running[number % len(running) :] + running[: number % len(running)]:
             contestant.turn()
             contestant.wait()
@@ -142,8 +140,9 @@ def main() -> None:
     runs: list[dict[str, dict[str, list[float]]]] = []
     with tempfile.TemporaryDirectory() as folder:
         prepare(load, Path(folder))
+        commands = {name: command(name, options.workload, Path(folder)) for name in names}
         for number in range(options.repeats):
-            runs.append(repeat(names, options.workload, Path(folder)))
+            runs.append(repeat(commands, load, Path(folder)))
             check_losses({name: found["losses"] for name, found in runs[-1].items()})
             steps = {name: [second / load.turn for run in runs for second in run[name]["seconds"]] for name in names}
             if options.out:

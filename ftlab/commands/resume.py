@@ -64,12 +64,22 @@ def check_unchanged(stored: dict[str, Any], values: Sequence[Given], may_differ:
             f"--override-resume {held} has no effect: the checkpoint's optimiser and schedule go on; start a new run instead."
         )
     before = dict(leaf for g in flat(stored, "", "config.yaml") for leaf in _leaves(_plain(g.key), g.value))
-    for key, value in (leaf for g in values for leaf in _leaves(_plain(g.key), g.value)):
+    for key, value in _effective(values).items():
         if may_differ.allows(key) or any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_DIFFER):
             continue
         old = before.get(key)
         if not _same(old, value):
             raise CheckpointError(f"{key} is {value!r}, the run has {old!r}; {advice(key)}")
+
+
+def _effective(values: Sequence[Given]) -> dict[str, Any]:
+    """What holds in the end: a later value replaces an earlier one, and another class the arguments of the one before it."""
+    found: dict[str, Any] = {}
+    for key, value in (leaf for g in values for leaf in _leaves(_plain(g.key), g.value)):
+        if key in found and not _same(found[key], value):
+            found = {k: v for k, v in found.items() if not k.startswith(f"{key}.")}
+        found[key] = value
+    return found
 
 
 def _plain(key: str) -> str:

@@ -101,7 +101,7 @@ def test_a_broken_package_breaks_only_the_run_that_names_it(run: Run, config: st
 @pytest.mark.parametrize(
     ("key", "value", "code", "sentence"),
     [
-        ("model.tuning.modules", "[query, valu]", 2, "modules has 'valu', which is no module with a bias; did you mean value?"),
+        ("model.tuning.target_modules", "[query, valu]", 2, "has 'valu', which matches no linear module; did you mean value?"),
         ("data.source.tables", "{train: pears}", 3, "pairs.db has no table 'pears'; allowed: all pairs."),
     ],
 )

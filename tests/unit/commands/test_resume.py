@@ -49,6 +49,15 @@ def test_the_same_value_or_one_that_may_differ_passes(words: list[str]) -> None:
     check_unchanged(STORED, given(words), MayDiffer())
 
 
+def test_what_a_later_value_replaces_is_not_compared(tmp_path: Path) -> None:
+    base = {"seed_everything": 42, "model": {"tuning": {"class_path": "Full", "init_args": {"last_layers": 2}}, "optimizer": None}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    words = ["--config", str(tmp_path / "base.yaml"), "--seed_everything", "7", "--model.tuning", "LoRA", "--model.optimizer", "AdamW"]
+    check_unchanged(STORED, given(words), MayDiffer())
+    with pytest.raises(CheckpointError, match="seed_everything is 42, the run has 7"):
+        check_unchanged(STORED, given([*words[:2], *words[4:]]), MayDiffer())
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
