@@ -91,7 +91,9 @@ def main(config: str, trials: int, features: bool, words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, Warm() as warm:
         os.environ["FTLAB_CACHE"] = f"{folder}/cache"
         root, base = Path(folder), ["fit", "--config", config, *words]
-        alone([*base, "--run.root", folder, "--run.name", "first", "--run.id", "one"], root / "first.log")  # fills the cache
+        filling = [*base, "--trainer.max_steps", "1", "--run.root", folder, "--run.name", "first", "--run.id", "one"]
+        if alone(filling, root / "first.log"):
+            raise RuntimeError((root / "first.log").read_text()[-2000:])
         apart, together, cpu = Way("alone", alone), Way("forked", forked(warm, root / "features" if features else None)), children()
         for number, variant in enumerate(islice(cycle(HEADS if features else VARIANTS), trials)):
             trial = [*base, *variant, "--seed_everything", str(number), "--run.id", str(number)]

@@ -14,7 +14,7 @@ from typing import IO
 from jsonargparse import _typehints
 
 from ftlab import preflight
-from ftlab.errors import ConfigError, FtlabError
+from ftlab.errors import ConfigError
 from ftlab.given import given, take
 from ftlab.resumed import DATA_FLAG
 from ftlab.studies.held import Held, NotHeldError, hold, identity
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 _DECIDING = ("model.backbone", "model.task", "trainer.precision", "trainer.accelerator")
 """Keys on which it depends what is read; of `model.tuning` the class alone counts, because a study varies the rest."""
+_LEARNT = ("ftlab", "lightning", "peft", "torchmetrics", "transformers")
+"""Packages of which whatever a trial has imported is imported for the next ones; others may start threads."""
+_COMMANDS = ("fit", "validate", "test", "predict")
 _NO_KEYS = ("--plugin", "--resume", "--override-resume")
 _TUNING = ("model.tuning", "model.tuning.class_path")
 
@@ -50,7 +53,6 @@ class Shelf:
 
     def __init__(self, early: frozenset[str]) -> None:
         self._early = early
-        self._packages = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
         self._modules = set(sys.modules)
         self._readings: dict[str, Reading | None] = {}  # None: trials of this kind read it themselves
         self._held: Held | None = None
@@ -94,7 +96,7 @@ class Shelf:
 
     def report(self, file: IO[bytes]) -> None:
         """In the fork, at its end: say what was missing."""
-        new = [name for name in sys.modules if name not in self._modules and name.partition(".")[0] in self._packages]
+        new = [name for name in sys.modules if name not in self._modules and name.partition(".")[0] in _LEARNT]
         pickle.dump(Lesson(new, self._read), file)
         file.flush()
 
@@ -148,6 +150,8 @@ def hide(modules: Set[str]) -> None:
 
 def kind(words: Sequence[str]) -> str:
     """What trials have in common that read the same weights, empty where nobody can tell; what is found out is there for the trial."""
+    if not words or words[0] not in _COMMANDS:
+        return ""
     rest = [word for word in words[1:] if word != DATA_FLAG]
     try:
         for option in _NO_KEYS:
@@ -155,7 +159,7 @@ def kind(words: Sequence[str]) -> str:
         values = given(rest)
     except ConfigError:  # the trial will say so
         return ""
-    with suppress(FtlabError):  # the same; or a class that only the trial knows
+    with suppress(Exception):  # the same; or a class that only the trial knows
         preflight.check(values, words[0])  # reads the source text of classes, once for all trials
     chosen = {v.key: v.value for v in values if v.key in _TUNING or v.key.startswith(_DECIDING)}
     return repr(sorted(chosen.items()))

@@ -126,7 +126,7 @@ class Warm:
 
     def _begin(self) -> None:
         self._far, near = Pipe()
-        command = [sys.executable, "-P", "-m", "ftlab.studies.zygote", str(near.fileno())]
+        command = [sys.executable, "-P", "-c", f"from ftlab.studies.zygote import main; main({near.fileno()})"]
         # A session of its own: Ctrl-C reaches the runner, which decides what becomes of the trials.
         self._process = subprocess.Popen(command, pass_fds=[near.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
         near.close()

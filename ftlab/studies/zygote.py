@@ -1,6 +1,6 @@
 """The process behind `Warm`: it imports what a trial needs, then forks one process per trial and does nothing else.
 
-`python -m ftlab.studies.zygote DESCRIPTOR`. A fork takes over one thread and nothing of the others but their locks. So here no thread
+A fork takes over one thread and nothing of the others but their locks. So here no thread
 runs, no pool of OpenMP or of the tokenizers, and no CUDA context exists.
 """
 
@@ -231,5 +231,10 @@ def _signal(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-if __name__ == "__main__":
-    Zygote(Connection(int(sys.argv[1]))).run()
+def main(descriptor: int) -> None:
+    """Serve the worker at the other end of a connection.
+
+    Args:
+        descriptor: Of the connection's file.
+    """
+    Zygote(Connection(descriptor)).run()

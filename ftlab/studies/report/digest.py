@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import get_args
 
+from ftlab.errors import SecurityError
 from ftlab.studies.comparisons import Comparison, compare
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.curves import Curve, curves
+from ftlab.studies.report.escaping import printable
 from ftlab.studies.report.testitems import Column, over_items
 from ftlab.studies.statistics import Cost, Direction, Summary, pareto, summarise
 
@@ -46,6 +48,9 @@ class Digest:
         folder: The study's.
         records: All its trials.
         column: What is compared over test items, if anything.
+
+    Raises:
+        SecurityError: A trial's folder lies outside of the study's; whoever can write to a shared storage could have files shown.
     """
 
     name: str
@@ -54,6 +59,15 @@ class Digest:
     folder: Path
     records: tuple[TrialRecord, ...]
     column: Column | None = None
+
+    def __post_init__(self) -> None:
+        for record in self.records:
+            place = PurePosixPath(record.folder)
+            if place.is_absolute() or ".." in place.parts:
+                raise SecurityError(
+                    f"the storage says that trial {printable(record.key)} lies in {printable(record.folder)}, outside of the study's "
+                    "folder; find out who wrote that, and take the trial out."
+                )
 
     @cached_property
     def summaries(self) -> list[Summary]:

@@ -91,6 +91,9 @@ def warnings(digest: Digest) -> list[str]:
     found += [f"{'All variants' if every > 1 and len(those) == every else _names(those)}: {note}" for note, those in notes.items()]
     if digest.failures:
         found.append(f"{len(digest.failures)} of {len(digest.records)} trials did not end well; the reasons stand below.")
+    elsewhere = sum(r.state == "complete" and not (digest.folder / r.folder).is_dir() for r in digest.records)
+    if elsewhere:
+        found.append(f"{elsewhere} run folders are not here but where the runs were made: curves and versions are those of the others.")
     return found
 
 

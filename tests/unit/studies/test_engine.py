@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -216,14 +217,26 @@ def test_the_pruner_ends_what_is_hopeless(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_folder_that_a_process_still_holds_is_waited_for(tmp_path: Path) -> None:
+def test_a_folder_that_a_process_of_a_dead_runner_still_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ftlab.lock import locked
 
     run = tmp_path / "runs" / "base" / "seed-7"
     run.mkdir(parents=True)
-    with locked(run):
-        assert job._held(run)
-    assert not job._held(run)
+    fits, held = Fits(), job._held
+    looks: list[bool] = []
+
+    def look(folder: Path) -> bool:
+        if len(looks) == 2:
+            stack.close()
+        looks.append(held(folder))
+        assert fits.started == []
+        return looks[-1]
+
+    monkeypatch.setattr(job, "_held", look)
+    with ExitStack() as stack:
+        stack.enter_context(locked(run))
+        assert run_study(study(tmp_path, factors=None, seeds=[7]), tmp_path, start=fits) == 0
+    assert (looks, fits.started) == ([True, True, False], ["base/seed-7"])
 
 
 @pytest.mark.parametrize(

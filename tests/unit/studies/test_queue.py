@@ -65,6 +65,8 @@ def test_a_trial_that_two_runners_added_runs_once(tmp_path: Path) -> None:
     queue.refresh()
     assert (names(queue), queue.open()) == ([], False)
     assert [r.state for r in records(queue).values()] == ["complete"] * 4
+    trials = queue.store.rdb.get_all_trials(queue.store.rdb.get_study_id_from_name("s/seeds"))
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 4 + ["FAIL"] * 4
 
 
 def test_a_runner_taken_for_dead_is_not_listened_to(tmp_path: Path) -> None:
@@ -176,11 +178,16 @@ def test_a_variant_is_compared_with_what_was_chosen_once(tmp_path: Path) -> None
     for claim, (outcome, value) in zip(list(claims(queue)), [("complete", 2.0), ("complete", 1.0), ("failed", None)], strict=True):
         queue.finish(claim, outcome, {"code": 5}, value)  # type: ignore[arg-type]
     queue.refresh()
-    later = opened(spec, tmp_path)  # would try tune-2 again, were nothing chosen yet
+    queue._add(queue.tuning["base"][2], 0)  # what a runner does that had looked before tune-2 failed
+    later = opened(spec, tmp_path)
+    again = later.claim()
+    assert again is not None
+    assert name(again) == "base/tune-2"
+    later.finish(again, "complete", RESULT, 0.5)
+    later.refresh()
     assert names(later) == ["base/seed-0", "base/seed-1"]
-    assert {r.tuned["model.optimizer.lr"] for r in records(later).values() if r.phase == "seeds"} == {
-        records(later)["base/tune-1"].settings["model.optimizer.lr"]
-    }
+    found = records(later)
+    assert found["base/seed-0"].tuned == found["base/seed-1"].tuned == found["base/tune-1"].tuned
 
 
 def test_a_variant_of_which_no_tuning_is_complete_is_not_compared(tmp_path: Path) -> None:

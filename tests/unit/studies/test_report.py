@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,6 +121,16 @@ def test_variants_are_compared_over_the_items_whose_predictions_were_kept(tmp_pa
     assert f"{rest} against {best}: worse" in (folder / "report.html").read_text()
     assert main(["report", str(folder), "--items", "labels"]) == 3
     assert "has no column 'labels'; did you mean label?" in capsys.readouterr().err
+
+
+def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    run_study(study(tmp_path), folder, start=Fits())
+    heavy = ("torch", "lightning", "transformers", "matplotlib")
+    code = f"import sys\nfrom ftlab.main import main\nprint(main(['report', {str(folder)!r}]), [n for n in {heavy!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert done.stderr == ""
 
 
 def test_a_storage_without_the_study_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

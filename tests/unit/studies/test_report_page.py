@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from ftlab.errors import SecurityError
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.digest import Digest
 from ftlab.studies.report.page import page
@@ -139,6 +140,13 @@ def test_what_is_needed_to_repeat_it(tmp_path: Path) -> None:
     assert "1 runs: torch 2.1" in content
     assert "hf_abc" not in content
     assert 'http-equiv="refresh"' not in content
+
+
+@pytest.mark.parametrize("place", ["../../elsewhere", "/etc", "runs/../../x"])
+def test_nothing_outside_of_the_study_is_read(place: str, tmp_path: Path) -> None:
+    first = synthetic.records(tmp_path, seeds=1, tuning=0, steps=1)[0]
+    with pytest.raises(SecurityError, match="outside of the study's folder"):
+        Digest("s", "val_loss", "minimize", tmp_path, (replace(first, folder=place),))
 
 
 def test_methods_are_ranked_where_a_factor_holds_data_sets(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def test_more_can_be_better(tmp_path: Path) -> None:
     means = [s.mean for s in made.ranked if s.mean is not None]
     assert means == sorted(means, reverse=True)
     assert all(t.best[-1] == max(v for v in t.values if v is not None) for t in made.tuning.values())
+
+
+def test_runs_that_lie_on_another_machine_are_told(tmp_path: Path) -> None:
+    records = synthetic.records(tmp_path, seeds=2, tuning=0, steps=1)
+    assert not any("run folders" in text for text in warnings(digest(records, tmp_path)))
+    shutil.rmtree(tmp_path / records[0].folder)
+    assert warnings(digest(records, tmp_path))[-1].startswith("1 run folders are not here")
 
 
 def test_a_study_of_failures_is_told_as_one(tmp_path: Path) -> None:

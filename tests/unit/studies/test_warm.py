@@ -42,8 +42,9 @@ class Odd(TuningStrategy):
 
 DO
 """
-CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
-HANG = "print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+BEGET = "print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
+CRASH = f"{BEGET}; os.kill(os.getpid(), signal.SIGSEGV)"
+HANG = f"{BEGET}; time.sleep(600)"
 PATIENCE = 120.0
 
 
@@ -98,21 +99,33 @@ def result(root: Path, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]
     return figures, {k: checkpoint[k] for k in ("state_dict", "optimizer_states", "lr_schedulers", "ftlab")}
 
 
-def test_a_trial_is_the_run_that_it_would_be_alone(warm: Warm, ftlab: Command, tmp_path: Path) -> None:
+def compare(warm: Warm, alone: Command, folder: Path) -> None:
+    """Run trials that differ in strategy and seed in both ways; nothing may differ in what they leave."""
     trials = {"a": (*LORA, "--seed_everything", "1"), "b": (*LORA, "--seed_everything", "2"), "c": (*FULL, "--seed_everything", "2")}
     for name, words in trials.items():
-        child = warm.start([*TRIAL, *words, "--run.root", str(tmp_path / "warm"), "--run.id", name], tmp_path / name)
-        assert ended(child) == 0, (tmp_path / name).read_text()
+        child = warm.start([*TRIAL, *words, "--run.root", str(folder / "warm"), "--run.id", name], folder / name)
+        assert ended(child) == 0, (folder / name).read_text()
         assert (child.cpu_seconds() or 0) > 0.1
-        held = "the base was read for an earlier trial" in (tmp_path / name).read_text()
+        held = "the base was read for an earlier trial" in (folder / name).read_text()
         assert held == (name != "a"), "the first one reads the base, which all others have"
     for name, words in trials.items():
-        done = ftlab(*TRIAL, *words, "--run.root", str(tmp_path / "alone"), "--run.id", name)
+        done = alone(*TRIAL, *words, "--run.root", str(folder / "alone"), "--run.id", name)
         assert done.returncode == 0, done.stderr
-        found, expected = result(tmp_path / "warm", name), result(tmp_path / "alone", name)
+        found, expected = result(folder / "warm", name), result(folder / "alone", name)
         assert found[0] == expected[0], name
         assert equal(found[1], expected[1]), name
-    assert result(tmp_path / "warm", "a")[0] != result(tmp_path / "warm", "b")[0]
+    assert result(folder / "warm", "a")[0] != result(folder / "warm", "b")[0]
+
+
+def test_a_trial_is_the_run_that_it_would_be_alone(warm: Warm, ftlab: Command, tmp_path: Path) -> None:
+    compare(warm, ftlab, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_trial_is_that_of_a_new_interpreter_with_several_threads(fresh: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with Warm() as warm:
+        compare(warm, fresh, tmp_path)
 
 
 def test_output_and_exit_code_are_the_commands(warm: Warm, tmp_path: Path) -> None:
@@ -128,6 +141,7 @@ def test_a_crash_ends_one_trial_alone(warm: Warm, tmp_path: Path) -> None:
     words = odd(tmp_path, CRASH)
     first, second = warm.start(words, tmp_path / "a"), warm.start(["--version"], tmp_path / "b")
     assert (ended(first), ended(second)) == (-signal.SIGSEGV, 0)
+    assert gone(int(said(tmp_path / "a"))), "what it had started ends with it"
 
 
 def test_every_fork_draws_random_numbers_of_its_own(warm: Warm, tmp_path: Path) -> None:
@@ -142,10 +156,9 @@ def test_signals_do_what_they_do_to_a_command(warm: Warm, tmp_path: Path) -> Non
     assert ended(warm.start(odd(tmp_path, asked), tmp_path / "a")) == 2
     assert said(tmp_path / "a") == "True True True"
     child = warm.start(odd(tmp_path, f"signal.signal(signal.SIGTERM, lambda *_: os._exit(7)); {HANG}"), tmp_path / "b")
-    sleeper = int(said(tmp_path / "b"))
+    said(tmp_path / "b")
     child.terminate()
     assert ended(child) == 7
-    assert gone(sleeper), "what a trial has started ends with it"
 
 
 def test_a_trial_that_hangs_is_killed_with_what_it_started(warm: Warm, tmp_path: Path) -> None:

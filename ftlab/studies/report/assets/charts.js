@@ -134,9 +134,9 @@ function axes(node, box, x, y, names, formats = {}) {
   }
   node.append(svg("path", { class: "axis", d: `M${left} ${bottom}H${right}` }));
   node.append(svg("text", { class: "quiet", x: (left + right) / 2, y: bottom + 34, "text-anchor": "middle" }, names.x));
-  node.append(svg("text", { class: "quiet", x: 2, y: top - 8 }, names.y));
+  node.append(svg("text", { class: "quiet", x: 2, y: 11 }, names.y));
 }
-const frame = (width, height) => ({ left: 56, right: width - 12, top: 24, bottom: height - 40 });
+const frame = (width, height) => ({ left: 56, right: width - 12, top: 30, bottom: height - 40 });
 
 // Rows with a value and an interval each, under headings where there are some.
 function forest(width, rows, options) {
