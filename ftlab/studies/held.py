@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,8 @@ def hold(reading: Reading) -> Held:
         again = dict(_fresh(model))
         if not _same(after, _generators()) or drawn.keys() != again.keys() or any(_differ(drawn[n], again[n]) for n in drawn):
             raise NotHeldError(f"{type(model).__name__} does not draw its fresh weights the same way twice")
-    return Held(identity=known, read=read, fresh=frozenset(drawn), fingerprint=_fingerprint(model, drawn.keys()))
+        fingerprint = _fingerprint(model, drawn.keys())
+    return Held(identity=known, read=read, fresh=frozenset(drawn), fingerprint=fingerprint)
 
 
 def renew(model: PreTrainedModel) -> None:
@@ -98,7 +99,7 @@ def _fresh(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor.detach()
 
 
-def _fingerprint(model: PreTrainedModel, fresh: Sequence[str] | frozenset[str] | Any) -> str:
+def _fingerprint(model: PreTrainedModel, fresh: Set[str]) -> str:
     return base_fingerprint(model.state_dict(), set(fresh) | quantised_names(model))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ftlab.errors import FtlabError, StorageError
-from ftlab.signals import SignalFlag
+from ftlab.signals import WATCHED, SignalFlag
 from ftlab.studies.job import STORAGE, Ended, Job, Start
 from ftlab.studies.queue import Queue
 
@@ -56,6 +56,7 @@ class Runner:
         self.halt: HaltError | None = None
         self._jobs: dict[int, Job] = {}
         self._refreshed = 0.0
+        self._waits = False
         self._alike: Counter[str] = Counter()
         self._complete = self._orphaned = 0
 
@@ -66,7 +67,10 @@ class Runner:
             HaltError: Something stopped it.
             StorageError: The storage does not answer.
         """
+        ignored = [number for number in WATCHED if signal.getsignal(number) is signal.SIG_IGN]
         self.flag.install()
+        for number in ignored:  # as under nohup
+            signal.signal(number, signal.SIG_IGN)
         try:
             while self._work():
                 pass
@@ -93,7 +97,20 @@ class Runner:
         began = self._fill(bool(ended))
         if not ended and not began:
             time.sleep(_POLL)
-        return bool(self._jobs) or self.queue.open()
+        if self._jobs:
+            self._waits = False
+            return True
+        if self.queue.open():
+            self._say_waiting()
+            return True
+        return False
+
+    def _say_waiting(self) -> None:
+        """Say once why nothing happens."""
+        if not self._waits:
+            self._waits = True
+            running, grace = self.queue.states()["running"], self.queue.lease.grace
+            log.info("waiting for %d trials that other runners have; one not heard of for %d s is taken over", running, grace)
 
     def _fill(self, changed: bool) -> bool:
         """Start trials where there is room; whether any was."""

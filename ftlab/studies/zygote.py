@@ -68,7 +68,7 @@ class Zygote:
         early = preload()
         from ftlab.studies.shelf import Shelf
 
-        self.usual, self.shelf = threads(), Shelf(early)
+        self.shelf = Shelf(early)
         with suppress(EOFError, ConnectionError):  # the worker is gone
             while True:
                 ready = wait([self.worker, self.ended])
@@ -86,7 +86,7 @@ class Zygote:
                 _signal(self.running[message.number].pid, message.signal)
             return
         self.shelf.prepare(message.words)
-        reason = unsafe(self.usual)
+        reason = unsafe()
         if reason:
             with open(message.log, "a", encoding="utf-8") as file:
                 print(f"ftlab: error: {reason}", file=file)
@@ -164,21 +164,27 @@ def threads() -> int:
         return 1
 
 
-def unsafe(usual: int) -> str:
-    """Why this process must not be forked now; empty where it may.
-
-    Args:
-        usual: How many threads there are after the imports: those of OpenBLAS, which it ends before each fork.
-    """
+def unsafe() -> str:
+    """Why this process must not be forked now; empty where it may."""
     import torch
 
     if torch.cuda.is_initialized():
         return "a trial cannot be forked because CUDA is in use where nothing may use it; do not start CUDA while a module is imported."
     names = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
-    if names or threads() > usual:
-        what = ", ".join(names) or f"{threads() - usual} of a library"
+    _settle()
+    others = threads() - 1
+    if names or others:
+        what = ", ".join(names) or f"{others} of a library"
         return f"a trial cannot be forked because other threads run ({what}); do not start threads while a module is imported."
     return ""
+
+
+def _settle() -> None:
+    """Fork for nothing: OpenBLAS ends its threads before a fork, and begins anew when it is used; those of OpenMP stay, and would hang."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
 
 
 def begin_afresh(message: Start) -> None:

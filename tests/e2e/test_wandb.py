@@ -35,6 +35,8 @@ def test_a_run_of_a_study_is_found_by_group_job_and_tags(fresh: Command, tmp_pat
         env={**OFFLINE, "HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("W&B runs offline") == 1
+    assert not (tmp_path / "wandb").exists()
     folder = tmp_path / "runs" / "LoRA-r4" / "seed-0"
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found = read(file)
@@ -52,6 +54,8 @@ def test_a_run_of_a_study_is_found_by_group_job_and_tags(fresh: Command, tmp_pat
         line["val_loss"] for line in lines if "val_loss" in line
     ]
     assert found["artifacts"] == ["LoRA-r4-seed-0"]
+    arguments = config["trainer"]["logger"]["init_args"]
+    assert [arguments[key] for key in ("id", "name", "group", "save_dir")] == [None, None, None, "."]  # another run of it has its own
 
 
 def test_an_artifact_needs_a_logger_that_takes_it(fresh: Command) -> None:

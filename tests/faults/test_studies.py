@@ -128,6 +128,7 @@ def test_a_runner_that_sleeps_through_its_lease_is_not_listened_to(tmp_path: Pat
     slow.send(signal.SIGSTOP)
     code, said = begin(tmp_path).end()
     assert code == 0, said
+    assert said.count("waiting for 1 trials that other runners have; one not heard of for 2 s is taken over") == 1
     slow.send(signal.SIGCONT)
     code, said = slow.end()
     assert code == 0, said

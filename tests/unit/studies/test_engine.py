@@ -172,6 +172,18 @@ def test_a_signal_asks_the_trials_to_leave_and_the_study_goes_on_later(tmp_path:
     assert sorted(later.started) == ["r2/seed-0", "r2/seed-1", "r4/seed-0", "r4/seed-1"]
 
 
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    def hung_up() -> Made:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return Made(2)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_study(study(tmp_path, seeds=1), tmp_path, start=Fits({"r2/seed-0": hung_up})) == 2
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_trial_that_another_has_taken_over_is_ended_and_not_listened_to(tmp_path: Path) -> None:
     slow = Made(None)
     other = opened(study(tmp_path, factors=None, seeds=[7]), tmp_path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,6 @@ import torch
 
 from ftlab.commands.verify import equal
 from ftlab.errors import StorageError
-from ftlab.studies import zygote
 from ftlab.studies.warm import Child, Warm
 from tests.conftest import Command
 
@@ -176,18 +176,18 @@ def test_a_log_that_cannot_be_written(warm: Warm, tmp_path: Path) -> None:
         warm.start(["--version"], tmp_path / "file" / "log")
 
 
+POOL = "import torch; torch.set_num_threads(2); torch.rand(10**6).exp()"
+THREAD = "import threading, time; threading.Thread(target=time.sleep, args=[9], name='of a plugin', daemon=True).start()"
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list threads")
-def test_nothing_is_forked_beside_a_thread() -> None:
-    usual, stop = zygote.threads(), threading.Event()
-    assert zygote.unsafe(usual) == ""
-    thread = threading.Thread(target=stop.wait, name="of a plugin", daemon=True)
-    thread.start()
-    reason = zygote.unsafe(usual)
-    stop.set()
-    thread.join()
-    assert "of a plugin" in reason
-    assert "cannot be forked" in reason
-    assert "of a library" in zygote.unsafe(usual - 1)
+@pytest.mark.parametrize(("start", "said"), [("pass", ""), (THREAD, "(of a plugin)"), (POOL, "of a library)")])
+def test_nothing_is_forked_beside_a_thread(start: str, said: str) -> None:
+    code = f"import numpy, torch; from ftlab.studies.zygote import unsafe; {start}; print(unsafe())"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "3"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout.strip() == "") == (said == "")
+    assert said in done.stdout
 
 
 @pytest.mark.slow
