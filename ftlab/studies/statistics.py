@@ -164,7 +164,9 @@ def _notes(values: Sequence[float], planned: int, states: Mapping[State, int], i
     if waiting:
         notes.append(f"{waiting} of {planned} seeds have not ended.")
     lost = planned - waiting - len(values)
-    if lost:
+    if lost == planned:
+        notes.append("No seed gave a finite score.")
+    elif lost:
         notes.append(f"{lost} of {planned} seeds gave no finite score and are left out, which may flatter the variant.")
     if not values:
         return notes
@@ -174,8 +176,6 @@ def _notes(values: Sequence[float], planned: int, states: Mapping[State, int], i
         notes.append(f"{len(values)} seeds are fewer than the {LEAST[interval]} that the {interval} interval needs.")
     elif constant(values):
         notes.append("All seeds gave the same score: the interval has no width because the seed changed nothing.")
-    elif len(values) < LEAST["bootstrap"]:
-        notes.append(f"A bootstrap interval needs {LEAST['bootstrap']} seeds, here are {len(values)}; rely on the t interval.")
     return notes
 
 
