@@ -10,17 +10,19 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
 
 from ftlab.errors import ConfigError
 from ftlab.heads import body_of
 from ftlab.quantised import quantised_maps
 from ftlab.strategies.targets import layer_list
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 """What a row's hidden states may depend on."""
@@ -85,6 +87,8 @@ def find_cut(model: nn.Module, forward: Any) -> Cut:
     Raises:
         ConfigError: Nothing of it.
     """
+    from transformers import PreTrainedModel  # two seconds, which a wrong configuration need not wait for
+
     if quantised_maps(model):
         raise refused("the base is quantised")
     owner = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)

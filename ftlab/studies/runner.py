@@ -110,7 +110,7 @@ class Runner:
         if not self._waits:
             self._waits = True
             running, grace = self.queue.states()["running"], self.queue.lease.grace
-            log.info("waiting for %d trials that other runners have; one not heard of for %d s is taken over", running, grace)
+            log.info("waiting for other runners, who have %d of the trials; what is not heard of for %d s is taken over", running, grace)
 
     def _fill(self, changed: bool) -> bool:
         """Start trials where there is room; whether any was."""

@@ -126,12 +126,10 @@ def test_a_runner_that_sleeps_through_its_lease_is_not_listened_to(tmp_path: Pat
     while "step" not in journal_text(tmp_path) and not slow.ended():
         time.sleep(0.002)
     slow.send(signal.SIGSTOP)
-    code, said = begin(tmp_path).end()
-    assert code == 0, said
-    assert said.count("waiting for 1 trials that other runners have; one not heard of for 2 s is taken over") == 1
+    first = begin(tmp_path).end()
     slow.send(signal.SIGCONT)
-    code, said = slow.end()
-    assert code == 0, said
+    for code, said in (first, slow.end()):
+        assert code == 0, said
     check(tmp_path, whole, 0)
 
 

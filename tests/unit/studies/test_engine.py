@@ -172,6 +172,22 @@ def test_a_signal_asks_the_trials_to_leave_and_the_study_goes_on_later(tmp_path:
     assert sorted(later.started) == ["r2/seed-0", "r2/seed-1", "r4/seed-0", "r4/seed-1"]
 
 
+def test_what_another_runner_has_is_waited_for_and_taken_over_when_it_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = opened(study(tmp_path), tmp_path)
+    assert other.claim() is not None
+    told: list[str] = []
+
+    def info(text: str, *values: object) -> None:
+        told.append(text % values)
+        if told[-1].startswith("waiting"):
+            forget(other.store)
+
+    monkeypatch.setattr(runner.log, "info", info)
+    assert run_study(study(tmp_path), tmp_path, start=(fits := Fits())) == 0
+    assert fits.started == ["r4/seed-0", "r2/seed-1", "r4/seed-1", "r2/seed-0"]
+    assert told[3] == "waiting for other runners, who have 1 of the trials; what is not heard of for 60 s is taken over"
+
+
 def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     def hung_up() -> Made:
         os.kill(os.getpid(), signal.SIGHUP)
