@@ -18,6 +18,8 @@ from ftlab.folders import retried, sync_folder, try_writing
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHARED = "FTLAB_RUN_FOLDER"
 """Environment variable by which the ranks that Lightning starts find the folder of rank 0."""
+FEATURES = "FTLAB_FEATURES"
+"""Environment variable with the folder in which the runs of a study share hidden states."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,11 @@ from ftlab.feature_files import name_of, table_at
 from ftlab.features import Cut, Skipping, find_cut, noting, refused
 from ftlab.lean import RunCallback, module_of
 from ftlab.module import FinetuneModule
+from ftlab.run_folder import FEATURES
 from ftlab.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "FTLAB_FEATURES"
-"""Environment variable with the folder that hidden states are kept in."""
 _TOGETHER = 32
 """Rows of one length whose states are computed together."""
 
@@ -84,5 +83,5 @@ def _states(module: FinetuneModule, cut: Cut, store: TokenStore) -> Mapping[byte
 
 def cached_features() -> list[Callback]:
     """The callback where the environment asks for it."""
-    folder = os.environ.get(VARIABLE)
+    folder = os.environ.get(FEATURES)
     return [CachedFeatures(Path(folder))] if folder else []

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ftlab import registry
+from ftlab.commands import report
 from ftlab.commands.arguments import Arguments
 from ftlab.errors import ConfigError, FtlabError
 from ftlab.studies.checking import check_names, check_values
@@ -44,7 +45,9 @@ def run(name: str, arguments: list[str]) -> int:
         return 0
     from ftlab.studies.engine import run_study
 
-    return run_study(spec, folder, workers=chosen.workers, extend=chosen.extend, storage=chosen.storage)
+    code = run_study(spec, folder, workers=chosen.workers, extend=chosen.extend, storage=chosen.storage)
+    report.run("report", [str(folder), *(["--storage", chosen.storage] if chosen.storage else [])])
+    return code
 
 
 def _begun(spec: StudySpec, folder: Path) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ftlab.run_folder import FEATURES
 from ftlab.studies.attempts import Outcome
 from ftlab.studies.outcome import Metrics, found, said
 from ftlab.studies.planned import Planned
@@ -126,7 +127,8 @@ class Job:
             self._offset = self.log.stat().st_size if self.log.exists() else 0
             variant, planned = self.queue.variants[self.planned.variant], self.planned
             given = words(self.queue.spec, variant, planned.seed, planned.tuned, self.folder, planned.id)
-            self.child = self.start([*given, "--resume", "auto"], self.log, self.environment)
+            shared = {FEATURES: str(self.folder / "features")} if self.queue.spec.cache_features else {}
+            self.child = self.start([*given, "--resume", "auto"], self.log, {**self.environment, **shared})
         elif now - self._begun > _LOCKED:
             return self._finished("failed", None, f"{self.run} is still held by a process of a runner that died; end it")
         return None

@@ -66,6 +66,13 @@ def test_a_study_leaves_its_file_its_table_and_nothing_to_do(tmp_path: Path, cap
     assert again.started == []
 
 
+def test_trials_share_hidden_states_where_the_study_says_so(tmp_path: Path) -> None:
+    for name, wanted in (("shared", True), ("apart", False)):
+        assert run_study(study(tmp_path / name, cache_features=wanted), tmp_path / name, start=(fits := Fits())) == 0
+        told = {"FTLAB_FEATURES": str(tmp_path / name / "features")} if wanted else {}
+        assert [e.items() >= told.items() and ("FTLAB_FEATURES" in e) is wanted for e in fits.environments] == [True] * 4
+
+
 def test_one_trial_that_fails_leaves_the_others_and_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fits = Fits({"r2/seed-1": "the GPU fell off, with key sk-abcdefghijklmnopqrst"})
     assert run_study(study(tmp_path), tmp_path, start=fits) == 6
