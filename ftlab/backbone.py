@@ -12,6 +12,7 @@ from ftlab.context import context_of
 from ftlab.errors import ConfigError
 from ftlab.hub import explained
 from ftlab.vetting import refuse_code, require_weights
+from ftlab.weights import Reading, reader
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -150,12 +151,11 @@ class Backbone:
         require_weights(Path(location), self.name, self.pickled_weights)
         here = _only_here(location)
         with explained(self.name, "weights"):
-            model, report = auto.from_pretrained(
-                location, config=config, revision=self.revision, dtype=dtype, trust_remote_code=False,
-                local_files_only=here, adapter_kwargs={"local_files_only": here},
-                use_safetensors=None if self.pickled_weights else True, ignore_mismatched_sizes=True,
-                output_loading_info=True, **extra, **options,
-            )  # fmt: skip
+            arguments = {
+                "revision": self.revision, "dtype": dtype, "local_files_only": here, "adapter_kwargs": {"local_files_only": here},
+                "use_safetensors": None if self.pickled_weights else True, "ignore_mismatched_sizes": True, **extra, **options,
+            }  # fmt: skip
+            model, report = reader.get()(Reading(auto_class=auto_class, location=location, config=config, arguments=arguments))
         if getattr(model, "_hf_peft_config_loaded", False):  # transformers then reads the base that the adapter names
             raise ConfigError(f"model.backbone.name {self.name} holds an adapter; name the model that it belongs to.")
         mismatched = {entry[0] for entry in report["mismatched_keys"]}

@@ -149,7 +149,7 @@ class FinetuneCLI(LightningCLI):
         check_settings(self.command, config)
         check_hardware(config.trainer)
         self.folder = self.resumed.folder if self.resumed else self._run_options().folder(self._default_name())
-        place_loggers(config.trainer, self.folder)
+        place_loggers(config.trainer, self.folder, self._run_options())
 
     def _run_options(self) -> RunOptions:
         return RunOptions(**self.config[self.command].run.as_dict())
@@ -194,7 +194,7 @@ class FinetuneCLI(LightningCLI):
         config: dict[str, Any] = yaml.safe_load(text)
         config["model"]["task"] = spec_of(self.model.task)
         assert self.folder is not None
-        forget_places(config["trainer"], self.folder)
+        forget_places(config["trainer"], self.folder, self._run_options())
         config["run"]["name"], config["run"]["id"] = self.folder.parent.name, None
         for key in ("config", "ckpt_path", "verbose", "return_predictions"):
             config.pop(key, None)

@@ -11,55 +11,76 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from ftlab.run_folder import RunOptions
+
 log = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 5.0
+_LONGEST_ID = 128
+"""Characters that W&B takes in a run's id."""
 
 
-def place_loggers(trainer: Any, folder: Path) -> None:
-    """Set the folder of every configured logger, and W&B's mode where it cannot be online.
+_OUTSIDE = {"id": "WANDB_RUN_ID", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP", "job_type": "WANDB_JOB_TYPE", "tags": "WANDB_TAGS"}
+"""Variables by which the user or the agent of a sweep decides the same."""
+
+
+def place_loggers(trainer: Any, folder: Path, run: RunOptions) -> None:
+    """Set the folder of every configured logger, what W&B and MLflow call the run, and W&B's mode where it cannot be online.
 
     Args:
         trainer: The `trainer` section of a parsed configuration, changed in place.
         folder: The run's folder.
+        run: Its study, variant and tags.
     """
     for entry in _entries(trainer.logger):
         arguments = entry.init_args
         if "save_dir" in arguments and arguments.save_dir in (None, "."):
             arguments.save_dir = str(folder)
-        if not entry.class_path.endswith("WandbLogger"):
-            continue
-        reason = None if arguments.get("offline") else why_offline()
-        if reason:
-            arguments.offline = True
-            log.warning("W&B runs offline: %s; `wandb sync` uploads the run later", reason)
-        name, identity = _names(folder)
-        if arguments.get("name") is None:
-            arguments.name = name
-        if arguments.get("id") is None and arguments.get("version") is None:
-            arguments.id = identity  # so that a run that goes on is the same one there
+        kind = entry.class_path.rpartition(".")[2]
+        if kind == "WandbLogger":
+            _choose_mode(arguments)
+        for key, value in _called(kind, folder, run).items():
+            if arguments.get(key) is None and not (key == "id" and arguments.get("version")) and _OUTSIDE.get(key, "") not in os.environ:
+                arguments[key] = value
 
 
-def forget_places(trainer: dict[str, Any], folder: Path) -> None:
+def _choose_mode(arguments: Any) -> None:
+    reason = None if arguments.get("offline") else why_offline()
+    if reason:
+        arguments.offline = True
+        log.warning("W&B runs offline: %s; `wandb sync` uploads the run later", reason)
+
+
+def _called(kind: str, folder: Path, run: RunOptions) -> dict[str, Any]:
+    """What a logger is told of a run where the configuration says nothing itself."""
+    name = f"{folder.parent.name}/{folder.name}"
+    if kind == "WandbLogger":
+        identity = "-".join(filter(None, (run.study, folder.parent.name, folder.name)))[-_LONGEST_ID:].lstrip("-")
+        return {"name": name, "id": identity, "group": run.study, "job_type": run.variant, "tags": run.tags or None}
+    if kind == "MLFlowLogger":
+        named = {"study": run.study, "variant": run.variant, **dict.fromkeys(run.tags, "true")}
+        return {"run_name": name, "tags": {key: value for key, value in named.items() if value} or None}
+    return {}
+
+
+def forget_places(trainer: dict[str, Any], folder: Path, run: RunOptions) -> None:
     """Take out what `place_loggers` set, which is this run's own: another run of the same configuration has its own.
 
     Args:
         trainer: The `trainer` section as plain types, changed in place.
         folder: The run's folder.
+        run: Its study, variant and tags.
     """
     logger = trainer.get("logger")
-    name, identity = _names(folder)
-    own = {"save_dir": (str(folder), "."), "name": (name, None), "id": (identity, None)}
     for entry in logger if isinstance(logger, list) else [logger]:
         arguments = entry.get("init_args") if isinstance(entry, dict) else None
-        for key, (mine, default) in own.items():
-            if isinstance(arguments, dict) and arguments.get(key) == mine:
-                arguments[key] = default
-
-
-def _names(folder: Path) -> tuple[str, str]:
-    """The name and the id of a run for W&B, which takes ids of 128 characters."""
-    return f"{folder.parent.name}/{folder.name}", f"{folder.parent.name}-{folder.name}"[:128]
+        if not isinstance(entry, dict) or not isinstance(arguments, dict):
+            continue
+        if arguments.get("save_dir") == str(folder):
+            arguments["save_dir"] = "."
+        for key, mine in _called(str(entry["class_path"]).rpartition(".")[2], folder, run).items():
+            if arguments.get(key) == mine:
+                arguments[key] = None
 
 
 def _entries(logger: Any) -> Iterator[Any]:

@@ -86,11 +86,10 @@ class FinetuneModule(LeanModule):
         self._rate = 0.0
         self.total_steps = 0  # optimiser steps of the whole run, known when the optimiser is made
         self.frozen: dict[str, tuple[int, int]] = {}  # sums over every frozen tensor as the fit began
-        self._base = ""
         self._rng: list[dict[str, Any]] | None = None  # what a checkpoint says of it, until the first batch after it
         self.may_differ = MayDiffer()
         self._continued: dict[str, Any] | None = None  # the checkpoint that a fit goes on from, until its optimiser is made
-        self._validated_at = -1
+        self._base, self._validated_at = "", -1
         self._evaluation: Evaluation | None = None
         self.base_figures: dict[str, float] = {}  # validation of the untuned model, from Lightning's check before the fit
 
@@ -270,13 +269,13 @@ class FinetuneModule(LeanModule):
         self.guard.settle()
         owned = self._owned()
         checkpoint["state_dict"] = ckpt.keep_owned(checkpoint["state_dict"], owned)
-        run = {"fingerprints": self._fingerprints(), "rng": rng.states(), "base_figures": self.base_figures}
+        run = {"fingerprints": self.fingerprints(), "rng": rng.states(), "base_figures": self.base_figures}
         run["settings"] = continuing.settings(self.trainer, self.schedule) if self._trainer is not None else {}
         checkpoint[ckpt.STAMP] = {**ckpt.stamp(self.spec(), owned), **run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         ckpt.verify(checkpoint, self.spec(), ckpt.keep_owned(self.state_dict(), self._owned()))
-        new_rows = check(checkpoint[ckpt.STAMP]["fingerprints"], self._fingerprints(), self.may_differ.data)
+        new_rows = check(checkpoint[ckpt.STAMP]["fingerprints"], self.fingerprints(), self.may_differ.data)
         if self._fitting:
             continuing.prepare(checkpoint, self.trainer, continuing.settings(self.trainer, self.schedule), self.may_differ, new_rows)
             self._continued = checkpoint
@@ -292,7 +291,8 @@ class FinetuneModule(LeanModule):
     def _fitting(self) -> bool:
         return self._trainer is not None and self.trainer.state.fn == "fit"
 
-    def _fingerprints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str]:
+        """What the run stands on: `base`, `tokenizer` and, in a fit, `data`, each a hash of its content."""
         rows = {"data": self.trainer.datamodule.fingerprints["train"]} if self._fitting else {}  # type: ignore[attr-defined]  # Lightning adds it
         return {"base": self._base, "tokenizer": tokenizer_fingerprint(self.tokenizer), **rows}
 

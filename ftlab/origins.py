@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any
 from ftlab import registry
 from ftlab.errors import CheckpointError
 from ftlab.given import SLOTS
+from ftlab.run_folder import write_json
 
 FILE = "versions.json"
 _PACKAGES = ("bitsandbytes", "ftlab", "lightning", "numpy", "peft", "tokenizers", "torch", "transformers")
 """What computes a step."""
+_GIT_SECONDS = 5.0
 _WORDS = {"strategies": "strategy", "tasks": "task", "data": "data source"}
 
 
@@ -40,7 +43,26 @@ def record(config: Mapping[str, Any]) -> dict[str, object]:
     """
     paths = [path for _, path in _chosen(config)]
     plugins = {p.class_path: {"package": p.package, "version": p.version} for p in _plugins(paths)}
-    return {"packages": versions(paths), "plugins": plugins}
+    return {"packages": versions(paths), "plugins": plugins, "git": git_state(Path.cwd())}
+
+
+def note(folder: Path, key: str, value: object) -> None:
+    """Add to the `versions.json` of a run what is known later."""
+    held = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    write_json(folder / FILE, {**held, key: value})
+
+
+def git_state(folder: Path) -> dict[str, object] | None:
+    """The commit that a folder is at, and whether anything in it differs from that; None outside a repository."""
+    command = ["git", "--no-optional-locks", "-C", str(folder)]
+    try:
+        commit, status = (
+            subprocess.run([*command, *words], capture_output=True, text=True, timeout=_GIT_SECONDS, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed": bool(status)}
 
 
 def require(folder: Path, config: Mapping[str, Any]) -> None:

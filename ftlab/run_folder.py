@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,8 @@ from ftlab.folders import retried, sync_folder, try_writing
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHARED = "FTLAB_RUN_FOLDER"
 """Environment variable by which the ranks that Lightning starts find the folder of rank 0."""
+FEATURES = "FTLAB_FEATURES"
+"""Environment variable with the folder in which the runs of a study share hidden states."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,10 @@ class RunOptions:
         root: The folder of all runs.
         name: Name of the experiment; null takes the file name of the last --config.
         id: Name of this run; null makes one from the time.
+        study: The study that the run belongs to; W&B's group, a tag of MLflow.
+        variant: What the run is a case of in its study; W&B's job type, a tag of MLflow.
+        tags: Words to find the run by in W&B and MLflow.
+        artifact: Whether W&B gets the folder `export/` as an artifact of the run.
         predictions: File format of what predict writes.
         learning_guard: What a tensor that does not learn, or moves though frozen, does after three steps; stop, warn, or off to not look.
     """
@@ -35,11 +41,15 @@ class RunOptions:
     root: str = "runs"
     name: str | None = None
     id: str | None = None
+    study: str | None = None
+    variant: str | None = None
+    tags: list[str] = field(default_factory=list)
+    artifact: bool = False
     predictions: Literal["jsonl", "parquet"] = "jsonl"
     learning_guard: Literal["stop", "warn", "off"] = "stop"
 
     def __post_init__(self) -> None:
-        for key, value in (("name", self.name), ("id", self.id)):
+        for key, value in (("name", self.name), ("id", self.id), ("study", self.study), ("variant", self.variant)):
             if value is not None and not _NAME.fullmatch(value):
                 raise ConfigError(f"run.{key} is {value!r}; use letters, digits, '.', '_' and '-', at most 64, a letter or digit first.")
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
 from ftlab.callbacks.exporting import Export, VerifyMerge
+from ftlab.callbacks.features import cached_features
 from ftlab.callbacks.learning_guard import LearningGuard
 from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.callbacks.progress import progress
@@ -18,6 +19,7 @@ from ftlab.callbacks.record import Record
 from ftlab.callbacks.report import Report
 from ftlab.callbacks.throughput import Throughput
 from ftlab.callbacks.trace import trace
+from ftlab.callbacks.uploading import Upload
 from ftlab.errors import ConfigError
 from ftlab.run_folder import RunOptions
 
@@ -41,10 +43,12 @@ def run_callbacks(
         LearningGuard(options.learning_guard),
         PredictionWriter(folder, options.predictions),
         Export(folder, config),
+        *([Upload(folder)] if options.artifact else []),
         *([VerifyMerge(folder)] if save.verify_merge else []),
         Report(folder),
     ]
     callbacks += trace()
+    callbacks += cached_features()
     callbacks += progress(throughput, trainer.enable_progress_bar is not False)
     own = trainer.callbacks if isinstance(trainer.callbacks, list) else []
     if any(isinstance(c, ModelCheckpoint) for c in own):

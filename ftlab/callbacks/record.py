@@ -57,6 +57,7 @@ class Record(RunCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
+            origins.note(self.folder, "fingerprints", module_of(pl_module).fingerprints())
             Console(stderr=True).print(parameter_table(pl_module))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -37,6 +37,7 @@ class Traits:
         starts_at_base: Before the first step the adapted model computes what the base does.
         fails: Name of a check of `ftlab check` that cannot pass → why not; one that passes all the same is an error.
         example: Arguments to check the class with, where it has fields without a default; as YAML would hold them.
+        space: What a study searches where it says `space: declared`, as its file would hold it; empty is `learning_rate` times 0.1 to 10.
     """
 
     mergeable: bool | None = False
@@ -45,6 +46,7 @@ class Traits:
     starts_at_base: bool = True
     fails: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, object] = field(default_factory=dict)
+    space: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

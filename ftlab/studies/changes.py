@@ -1,0 +1,146 @@
+"""What differs between a study and the same study as it was run before: what extends it, and what makes it another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ftlab.errors import ConfigError
+from ftlab.studies.canonical import digest_of, flat
+from ftlab.studies.levels import settled
+from ftlab.studies.spec import StudySpec, Tune, plain_of
+from ftlab.studies.taking import shown
+from ftlab.studies.variants import Variant, variants
+
+_WHAT = ("name", "metric", "direction", "stop", "knockout", "cache_features")
+"""What the results depend on as a whole."""
+_HOW = ("retries", "timeout_minutes")
+"""What they do not depend on."""
+_SHOWN = 3
+"""Changes that a message lists."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference: a clause of a sentence, and whether the trials that have run stay what they are."""
+
+    text: str
+    extends: bool
+
+
+def check_same(old: StudySpec, new: StudySpec, extend: bool) -> list[Change]:
+    """Refuse a study that is not the one that was run.
+
+    Args:
+        old: The study that a folder or storage holds.
+        new: What is asked for.
+        extend: Whether it may have more variants, seeds and trials of tuning.
+
+    Returns:
+        What is added.
+
+    Raises:
+        ConfigError: Names what changed.
+    """
+    found = list(changes(old, new))
+    other = [c for c in found if not c.extends]
+    if other:
+        raise ConfigError(f"the study {old.name} has been run with other settings: {_list(other)}; undo it, or choose a new name.")
+    if found and not extend:
+        raise ConfigError(f"the study {old.name} has changed: {_list(found)}; add --extend to run what is new, or choose a new name.")
+    return found
+
+
+def _list(found: list[Change]) -> str:
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(c.text for c in found[:_SHOWN]) + more
+
+
+def changes(old: StudySpec, new: StudySpec) -> Iterator[Change]:
+    """Every difference that matters to a trial; where files lie, spelling and order do not.
+
+    Args:
+        old: The study that was run.
+        new: What is asked for.
+    """
+    for key in _WHAT + _HOW:
+        was, now = (plain_of(getattr(spec, key)) for spec in (old, new))
+        if digest_of(was) != digest_of(now):
+            yield Change(f"{key} was {shown(was)} and is {shown(now)}", key in _HOW)
+    before, after = _flat(old.base_content), _flat(new.base_content)
+    yield from _keys("base: ", before, after)
+    yield from _keys("set: ", old.set, new.set)
+    yield from _seeds(old, new)
+    yield from _tuning(old.tune, new.tune)
+    if digest_of([before, plain_of(old.set)]) == digest_of([after, plain_of(new.set)]):  # else every variant differs
+        yield from _variants(old, new)
+
+
+def _flat(content: Mapping[str, object]) -> dict[str, object]:
+    return {leaf: each for key, value in content.items() for leaf, each in flat(str(key), value).items()}
+
+
+def _keys(where: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[Change]:
+    before, after = settled(old), settled(new)
+    for key in sorted(before.keys() | after.keys()):
+        if digest_of([key in before, before.get(key)]) != digest_of([key in after, after.get(key)]):
+            was = f"was {shown(old[key])}" if key in old else "was not set"
+            now = f"is {shown(new[key])}" if key in new else "is not set"
+            yield Change(f"{where}{key} {was} and {now}", False)
+
+
+def _seeds(old: StudySpec, new: StudySpec) -> Iterator[Change]:
+    added = [str(s) for s in new.seeds if s not in old.seeds]
+    gone = [str(s) for s in old.seeds if s not in new.seeds]
+    if gone:
+        yield Change(f"seeds no longer has {', '.join(gone)}", False)
+    if added:
+        yield Change(f"seeds has {', '.join(added)} more", True)
+
+
+def _tuning(old: Tune | None, new: Tune | None) -> Iterator[Change]:
+    if old is None or new is None:
+        if old is not new:
+            yield Change(f"tune {'was' if new is None else 'is'} set and {'is' if new is None else 'was'} not", False)
+        return
+    for key in ("space", "seed"):
+        was, now = (plain_of(getattr(tune, key)) for tune in (old, new))
+        if digest_of(was) != digest_of(now):
+            yield Change(f"tune.{key} was {shown(was)} and is {shown(now)}", False)
+    if old.trials != new.trials:
+        yield Change(f"tune.trials was {old.trials} and is {new.trials}", new.trials > old.trials)
+    for name in sorted(old.per.keys() | new.per.keys()):
+        yield from _per(name, old, new)
+
+
+def _per(name: str, old: Tune, new: Tune) -> Iterator[Change]:
+    was, now = old.per.get(name), new.per.get(name)
+    if digest_of(plain_of(was and was.space)) != digest_of(plain_of(now and now.space)):
+        yield Change(f"tune.per.{name}.space has changed", False)
+    before, after = (tune.trials if per is None or per.trials is None else per.trials for tune, per in ((old, was), (new, now)))
+    if before != after and (before, after) != (old.trials, new.trials):
+        yield Change(f"tune.per.{name}.trials was {before} and is {after}", after > before)
+
+
+def _variants(old: StudySpec, new: StudySpec) -> Iterator[Change]:
+    factors = [f.name for f in old.factors], [f.name for f in new.factors]
+    if set(factors[0]) != set(factors[1]):
+        yield Change(f"factors were {', '.join(factors[0]) or 'none'} and are {', '.join(factors[1]) or 'none'}", False)
+        return
+    before, after = ({v.name: v for v in variants(spec)} for spec in (old, new))
+    for name, one in before.items():
+        if name not in after:
+            yield Change(f"the variant {name} is no longer there", False)
+        elif _key(one) != _key(after[name]):
+            yield Change(f"the variant {name} sets other values", False)
+    added = [name for name in after if name not in before]
+    if added:
+        yield Change(f"{_few(added)} {'is' if len(added) == 1 else 'are'} new", True)
+
+
+def _key(one: Variant) -> str:
+    return digest_of([settled(one.settings), one.levels])
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,0 +1,107 @@
+"""Whether the study in a storage is the one that is asked for, and the study as run in its folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from ftlab import strict_yaml
+from ftlab.errors import ConfigError
+from ftlab.folders import try_writing
+from ftlab.run_folder import write_text
+from ftlab.studies.changes import check_same
+from ftlab.studies.space import trials_of
+from ftlab.studies.spec import StudySpec, parse, restored
+from ftlab.studies.storage import Store, jsonable
+from ftlab.studies.taking import shown
+from ftlab.studies.variants import variants
+
+STUDY, BASE = "study.yaml", "base.yaml"
+"""The study as run, and the configuration that its runs start from."""
+_ATTRIBUTE = "ftlab"
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes every value out; study files are read without aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def settle(store: Store, spec: StudySpec, folder: Path, extend: bool) -> StudySpec:
+    """Make the study, or check that the stored one is the same, and keep study and base in its folder.
+
+    Args:
+        store: The storage.
+        spec: What is asked.
+        folder: The study's folder.
+        extend: Whether it may have more variants and seeds than before.
+
+    Returns:
+        The study with the base that was kept, which nobody edits while it runs.
+
+    Raises:
+        ConfigError: It is another study, or asks for more without `extend`.
+        StorageError: The folder cannot be written.
+    """
+    check_folder(spec, folder)
+    compared = store.study(f"{spec.name}/seeds", spec.direction)
+    stored = compared.user_attrs.get(_ATTRIBUTE)
+    asked = jsonable({"document": spec.document, "base": spec.base_content})
+    if stored is not None:
+        before = restored(stored["document"], stored["base"])
+        check_same(before, spec, extend)
+        _check_tuned(before, spec, {t.user_attrs["plan"]["variant"] for t in compared.get_trials(deepcopy=False)})
+    if stored != asked:
+        store.patiently(compared.set_user_attr, _ATTRIBUTE, asked)
+    return keep(spec, folder)
+
+
+def keep(spec: StudySpec, folder: Path) -> StudySpec:
+    """Write a study into its folder, so that a later edit of the user's files does not change what runs.
+
+    Args:
+        spec: The study.
+        folder: Its folder; made where it is not there.
+
+    Returns:
+        The same study, whose base is the copy.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try_writing(folder)
+    options = "".join(f" --plugin {shlex.quote(target)}" for target in spec.plugins)
+    write_text(folder / BASE, _text(spec.base_content))
+    write_text(folder / STUDY, f"# ftlab ablate --config {STUDY}{options}\n{_text({**spec.document, 'base': BASE})}")
+    return parse(folder / STUDY, spec.plugins)
+
+
+def _text(content: Mapping[str, object]) -> str:
+    return yaml.dump(dict(content), Dumper=_Plain, sort_keys=False, allow_unicode=True)
+
+
+def check_folder(spec: StudySpec, folder: Path) -> None:
+    """Refuse a folder that another study has.
+
+    Raises:
+        ConfigError: It has one.
+    """
+    path = folder / STUDY
+    name = strict_yaml.read(path).get("name") if path.is_file() else spec.name
+    if name != spec.name:
+        raise ConfigError(f"{folder} holds the study {shown(name)}, not {spec.name}; choose another folder, or remove this one.")
+
+
+def _check_tuned(before: StudySpec, now: StudySpec, begun: set[str]) -> None:
+    """Refuse more tuning for what has been compared with what the tuning chose."""
+    old = {v.name: trials_of(before, v) for v in variants(before)}
+    for v in variants(now):
+        if v.name in begun and trials_of(now, v) != old.get(v.name):
+            raise ConfigError(
+                f"{v.name} was tuned with {old.get(v.name)} trials and has been compared, and {trials_of(now, v)} might choose otherwise; "
+                "undo it, or choose a new name."
+            )

@@ -1,0 +1,100 @@
+"""The trials that a study asks for: those that tune a variant, drawn before the first of them runs, and those that are compared."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ftlab.studies.records import Phase
+from ftlab.studies.space import distributions, drawn, space_of, trials_of
+from ftlab.studies.spec import StudySpec
+from ftlab.studies.storage import jsonable
+from ftlab.studies.variants import Variant, trial_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A trial before it runs.
+
+    Args:
+        key: Hash of settings, seed and phase.
+        variant: Name of what is compared.
+        levels: Factor → level.
+        phase: What it is for.
+        seed: `seed_everything` of the run.
+        id: Of the run.
+        settings: Dotted key → value, where the run differs from the base.
+        tuned: The part of `settings` that tuning chose.
+        params: What Optuna drew, in its own values.
+    """
+
+    key: str
+    variant: str
+    levels: Mapping[str, str]
+    phase: Phase
+    seed: int
+    id: str
+    settings: Mapping[str, object]
+    tuned: Mapping[str, object]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """What the storage keeps."""
+        return dict(jsonable(asdict(self)))
+
+
+def tuning(spec: StudySpec, variant: Variant) -> list[Planned]:
+    """A variant's trials of tuning, each once, in the order of their numbers.
+
+    They are points of a scrambled Sobol' sequence (Sobol' 1967; Owen 1995), which a seed determines: what is tried depends neither on
+    what was found before nor on how many workers there are or when one of them died, and variants with one space are offered the same.
+    """
+    space = space_of(spec, variant)
+    if spec.tune is None or not space:
+        return []
+    found: dict[str, Planned] = {}
+    for number, params in enumerate(_draws(distributions(space), trials_of(spec, variant), spec.tune.seed)):
+        tuned = drawn(space, params)
+        one = _planned(variant, "tune", spec.tune.seed, f"tune-{number}", tuned, params)
+        found.setdefault(one.key, one)  # a small space gives the same point again
+    return list(found.values())
+
+
+def compared(spec: StudySpec, variant: Variant, tuned: Mapping[str, object]) -> list[Planned]:
+    """A variant's trials that are compared, one for each seed."""
+    return [_planned(variant, "seeds", seed, f"seed-{seed}", tuned) for seed in spec.seeds]
+
+
+def in_turns(rows: Iterable[Sequence[Planned]]) -> list[Planned]:
+    """The first of every variant, then the second of every variant: what is known at any time is known of all of them."""
+    lists = list(rows)
+    return [row[place] for place in range(max(map(len, lists), default=0)) for row in lists if place < len(row)]
+
+
+def _planned(
+    variant: Variant, phase: Phase, seed: int, identity: str, tuned: Mapping[str, object], params: Mapping[str, Any] | None = None
+) -> Planned:
+    settings = {**variant.settings, **tuned}
+    return Planned(
+        key=trial_key(settings, seed, phase), variant=variant.name, levels=variant.levels, phase=phase, seed=seed, id=identity,
+        settings=settings, tuned=dict(tuned), params=params or {},
+    )  # fmt: skip
+
+
+def _draws(space: Mapping[str, Any], count: int, seed: int) -> list[dict[str, Any]]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # since 3.0
+        sampler = optuna.samplers.QMCSampler(scramble=True, seed=seed)
+    study = optuna.create_study(sampler=sampler)
+    study.add_trial(optuna.create_trial(params=_any(space), distributions=dict(space), value=0.0))  # tells the sampler its space
+    return [dict(study.ask(dict(space)).params) for _ in range(count)]
+
+
+def _any(space: Mapping[str, Any]) -> dict[str, Any]:
+    """A point of the space."""
+    return {key: each.choices[0] if hasattr(each, "choices") else each.low for key, each in space.items()}

@@ -1,0 +1,133 @@
+"""Variants ranked over several data sets (Demšar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets")."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+
+import numpy as np
+
+from ftlab.errors import ConfigError, suggest
+from ftlab.studies.intervals import ALPHA, LEVEL
+from ftlab.studies.records import TrialRecord
+from ftlab.studies.statistics import Direction, scores_of
+
+_FEW = 10
+"""Data sets up to which the χ² of Friedman's statistic is a poor approximation (Demšar 2006, section 3.2.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Methods ranked on every data set.
+
+    Args:
+        datasets: Those on which every method has a score.
+        mean_ranks: Method → mean rank, best first; 1 is best, equal scores share a rank.
+        statistic: Friedman's χ².
+        p: Its test of whether all methods are alike.
+        critical_difference: Mean ranks that are further apart differ (Nemenyi 1963).
+        pairs: (one, other) → p by Nemenyi, corrected for all pairs; the first one has the better rank.
+        different: Pairs that differ: Friedman's test says that there is a difference, and Nemenyi's that it is here.
+        notes: Sentences to print beside it.
+    """
+
+    datasets: tuple[str, ...]
+    mean_ranks: Mapping[str, float]
+    statistic: float
+    p: float
+    critical_difference: float
+    pairs: Mapping[tuple[str, str], float]
+    different: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """The ranking's finding in one sentence."""
+        if not self.different:
+            return f"No difference between methods is significant (Friedman's p {self.p:.2g}, {len(self.datasets)} data sets)."
+        found = "; ".join(f"{one} better than {other}" for one, other in self.different)
+        return f"{found} (mean ranks apart by more than {self.critical_difference:.3g}); every other pair: not significant."
+
+
+def scores_by(records: Iterable[TrialRecord], factor: str) -> dict[str, dict[str, float]]:
+    """Data set → method → mean over seeds, where the levels of a factor are the data sets and all other levels make the method.
+
+    Args:
+        records: Of one study.
+        factor: Whose levels are data sets.
+
+    Raises:
+        ConfigError: A variant has no such factor.
+    """
+    known = list(records)
+    levels = {r.variant: r.levels for r in known}
+    found: dict[str, dict[str, float]] = {}
+    for variant, scores in scores_of(known).items():
+        if factor not in levels[variant]:
+            raise ConfigError(f"variant {variant} has no factor '{factor}' to rank over; {suggest(factor, levels[variant])}")
+        method = ", ".join(level for name, level in levels[variant].items() if name != factor)
+        row = found.setdefault(levels[variant][factor], {})
+        if scores:
+            row[method] = fmean(scores.values())
+    return found
+
+
+def rank(scores: Mapping[str, Mapping[str, float]], direction: Direction) -> Ranking:
+    """Friedman's test over data sets, and Nemenyi's for each pair of methods.
+
+    Args:
+        scores: Data set → method → score.
+        direction: Of the scores.
+
+    Raises:
+        ConfigError: There are fewer than three methods or fewer than two data sets that have them all.
+    """
+    from scipy import stats
+
+    methods = list(dict.fromkeys(name for row in scores.values() for name in row))
+    full = [name for name, row in scores.items() if all(math.isfinite(row.get(m, math.nan)) for m in methods)]
+    if len(methods) < 3 or len(full) < 2:
+        raise ConfigError(
+            f"ranks need at least 3 methods and 2 data sets on which all have a score, here {len(methods)} and {len(full)}; "
+            "compare two methods over seeds instead."
+        )
+    sign = 1 if direction == "minimize" else -1
+    table = np.array([[sign * scores[name][m] for m in methods] for name in full])
+    ranks = dict(zip(methods, (float(r) for r in stats.rankdata(table, axis=1).mean(0)), strict=True))
+    statistic, p = (0.0, 1.0) if _tied(table) else (float(x) for x in stats.friedmanchisquare(*table.T))
+    mean_ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
+    width = math.sqrt(len(methods) * (len(methods) + 1) / (6 * len(full)))
+    pairs = {(one, other): _nemenyi(mean_ranks[other] - mean_ranks[one], width, len(methods)) for one, other in combinations(mean_ranks, 2)}
+    return Ranking(
+        datasets=tuple(full),
+        mean_ranks=mean_ranks,
+        statistic=statistic,
+        p=p,
+        critical_difference=float(stats.studentized_range.ppf(LEVEL, len(methods), np.inf)) / math.sqrt(2) * width,
+        pairs=pairs,
+        different=tuple(pair for pair, value in pairs.items() if max(value, p) <= ALPHA),
+        notes=tuple(_notes(list(scores), full)),
+    )
+
+
+def _nemenyi(apart: float, width: float, methods: int) -> float:
+    from scipy import stats
+
+    return float(stats.studentized_range.sf(math.sqrt(2) * apart / width, methods, np.inf))
+
+
+def _tied(table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
+    """Whether all methods are equal on every data set, of which SciPy makes 0 / 0."""
+    return bool((table == table[:, :1]).all())
+
+
+def _notes(datasets: list[str], full: list[str]) -> list[str]:
+    notes = []
+    missing = [name for name in datasets if name not in full]
+    if missing:
+        notes.append(f"Not every method has a score on {', '.join(missing)}: left out.")
+    if len(full) <= _FEW:
+        notes.append(f"{len(full)} data sets are few: Friedman's p is rough, and only large differences can be found.")
+    return notes

@@ -1,0 +1,1 @@
+"""What is made of a study: tables, a page, figures."""

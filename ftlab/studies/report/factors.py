@@ -1,0 +1,95 @@
+"""Main effects, interactions and knock-out contributions as plain values for charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ftlab.studies.comparisons import Comparison, compare_pairs, holm
+from ftlab.studies.contributions import Part, contributions
+from ftlab.studies.effects import FactorEffect, Interaction, LevelMean, interactions, main_effects
+from ftlab.studies.intervals import ALPHA
+from ftlab.studies.knockout import ALONE, NAME, WHOLE, WITHOUT
+from ftlab.studies.report.digest import Digest
+from ftlab.studies.report.numbers import number, probability
+
+Plain = dict[str, Any]
+
+
+def factors(digest: Digest) -> tuple[list[Plain], list[Plain]]:
+    """Main effects and interactions, one entry each, their p values corrected together."""
+    mains, pairs = main_effects(digest.records), interactions(digest.records)
+    every: list[FactorEffect | Interaction] = [*mains, *pairs]
+    p_values = holm([found.anova.p if found.anova else None for found in every])
+    sentences = [_sentence(digest, found, p) for found, p in zip(every, p_values, strict=True)]
+    first = [_main(found, text) for found, text in zip(mains, sentences, strict=False)]
+    return first, [_pair(found, text) for found, text in zip(pairs, sentences[len(mains) :], strict=True)]
+
+
+def _sentence(digest: Digest, found: FactorEffect | Interaction, p: float | None) -> str:
+    if isinstance(found, Interaction):
+        subject, effect = " × ".join(found.factors), "interaction"
+    else:
+        subject, effect = found.factor, f"effect on {digest.metric}"
+    if found.anova is None or p is None:
+        return " ".join([f"{subject}: {effect} not tested.", *found.notes])
+    test = f"F({found.anova.between:g}, {found.anova.within:g}) = {number(found.anova.f)}, p = {probability(p)} by Holm over all effects"
+    said = "no significant" if p > ALPHA else "a significant"
+    return " ".join([f"{subject}: {said} {effect} ({test}, {len(found.seeds)} seeds).".replace("= <", "<"), *found.notes])
+
+
+def _main(found: FactorEffect, text: str) -> Plain:
+    return {"factor": found.factor, "text": text, "levels": [{"name": level.levels[0], **_mean(level)} for level in found.levels]}
+
+
+def _pair(found: Interaction, text: str) -> Plain:
+    columns, rows = ([*dict.fromkeys(cell.levels[place] for cell in found.cells)] for place in (0, 1))
+    cells = [{"column": cell.levels[0], "row": cell.levels[1], **_mean(cell)} for cell in found.cells]
+    return {"first": found.factors[0], "second": found.factors[1], "columns": columns, "rows": rows, "cells": cells, "text": text}
+
+
+def _mean(level: LevelMean) -> Plain:
+    interval = level.interval
+    return {"mean": level.mean, "low": interval.low if interval else None, "high": interval.high if interval else None}
+
+
+def parts(digest: Digest) -> list[Plain]:
+    """One entry per part of a knock-out: what it adds to the others, and how it does alone."""
+    found = list(_parts(digest))
+    if not found:
+        return []
+    added = contributions(digest.records, found, digest.direction)
+    single = [p for p in found if p.alone is not None]
+    alone = compare_pairs(digest.records, [(p.alone or "", p.whole) for p in single], digest.direction)
+    by_part = dict(zip((p.name for p in single), alone, strict=True))
+    return [_entry(digest, c.part, c.to_whole, by_part.get(c.part)) for c in added]
+
+
+def _entry(digest: Digest, name: str, added: Comparison, alone: Comparison | None) -> Plain:
+    rows = [("added to the others", added)] + ([("alone, against the whole", alone)] if alone is not None else [])
+    sentences = [f"{name}, {how}: {found.text()}" for how, found in rows]
+    return {"part": name, "rows": [_gain(digest, how, found) for how, found in rows], "text": " ".join(sentences)}
+
+
+def _gain(digest: Digest, how: str, found: Comparison) -> Plain:
+    """A difference with the sign that makes more of it better."""
+    sign = -1.0 if digest.direction == "minimize" else 1.0
+    ends = sorted((sign * found.interval.low, sign * found.interval.high)) if found.interval else (None, None)
+    mean = None if found.difference is None else sign * found.difference
+    return {"name": how, "mean": mean, "low": ends[0], "high": ends[1], "note": found.verdict}
+
+
+def _parts(digest: Digest) -> Iterator[Part]:
+    """The parts of the study's knock-out; of each combination of its other factors apart."""
+    places = {tuple(sorted(s.levels.items())): s.variant for s in digest.summaries}
+    for summary in digest.summaries:
+        label = summary.levels.get(NAME, "")
+        if not label.startswith(WITHOUT):
+            continue
+        name = label.removeprefix(WITHOUT)
+        rest = {factor: level for factor, level in summary.levels.items() if factor != NAME}
+        whole = places.get(tuple(sorted({**rest, NAME: WHOLE}.items())))
+        alone = places.get(tuple(sorted({**rest, NAME: f"{ALONE}{name}"}.items())))
+        shown = f"{name} ({', '.join(rest.values())})" if rest else name
+        if whole is not None:
+            yield Part(name=shown, whole=whole, without=summary.variant, alone=alone)

@@ -1,0 +1,99 @@
+"""What a changed study file means for a study that has been run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlab.errors import ConfigError
+from ftlab.studies.changes import check_same
+from ftlab.studies.spec import StudySpec, parse
+from tests.unit.studies.files import BASE, study
+
+RATE = "model.optimizer.lr"
+TUNE: dict[str, Any] = {"trials": 4, "space": {RATE: {"log_uniform": [1e-5, 1e-2]}}, "per": {"LoRA": {"trials": 5}}}
+OLD: dict[str, Any] = {
+    "factors": {"model.tuning": ["LoRA", "Full"], "size": {"small": {"data.batch_size": 2}, "as-is": {}}},
+    "skip": [{"model.tuning": "Full", "size": "small", "why": "slow"}],
+    "tune": TUNE,
+    "seeds": [0, 1],
+    "set": {"trainer.max_steps": 3},
+}
+
+
+def spec(folder: Path, **keys: Any) -> StudySpec:
+    return parse(study(folder, **{**OLD, **keys}))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"seeds": 2},
+        {"set": {"trainer": {"max_steps": 3.0}}},
+        {"factors": {"size": {"as-is": {}, "small": {"data": {"batch_size": 2}}}, "model.tuning": ["LoRA", "Full"]}, "same": False},
+        {"content": {**BASE, "seed_everything": 42}, "same": False},
+        {"tune": {**TUNE, "space": {RATE: {"log_uniform": ["1e-5", "1e-2"]}}}},
+    ],
+    ids=str,
+)
+def test_the_same_in_other_words(tmp_path: Path, keys: dict[str, Any]) -> None:
+    if keys.pop("same", True):
+        assert check_same(spec(tmp_path), spec(tmp_path, **keys), False) == []
+    else:
+        with pytest.raises(ConfigError):
+            check_same(spec(tmp_path), spec(tmp_path, **keys), True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"seeds": [0, 1, 7, 8]}, "seeds has 7, 8 more"),
+        ({"factors": {**OLD["factors"], "model.tuning": ["LoRA", "Full", "BitFit"]}}, "BitFit-small, BitFit-as-is are new"),
+        ({"skip": None}, "Full-small is new"),
+        ({"tune": {**TUNE, "trials": 5}}, "tune.trials was 4 and is 5"),
+        ({"tune": {**TUNE, "per": {"LoRA": {"trials": 6}}}}, "tune.per.LoRA.trials was 5 and is 6"),
+        ({"retries": 3}, "retries was 1 and is 3"),
+    ],
+    ids=str,
+)
+def test_what_extends_a_study(tmp_path: Path, keys: dict[str, Any], sentence: str) -> None:
+    assert [c.text for c in check_same(spec(tmp_path), spec(tmp_path, **keys), True)] == [sentence]
+    with pytest.raises(ConfigError, match=f"the study first has changed: {sentence}; add --extend to run what is new, or"):
+        check_same(spec(tmp_path), spec(tmp_path, **keys), False)
+
+
+def test_one_change_is_told_once(tmp_path: Path) -> None:
+    tune = {**TUNE, "per": {"LoRA": {"space": {RATE: {"uniform": [1, 2]}}}}}
+    found = check_same(spec(tmp_path, tune=tune), spec(tmp_path, tune={**tune, "trials": 5}), True)
+    assert [c.text for c in found] == ["tune.trials was 4 and is 5"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"seeds": [0, 2]}, "seeds no longer has 1"),
+        ({"metric": "val_accuracy"}, "metric was 'val_loss' and is 'val_accuracy'"),
+        ({"stop": "asha"}, "stop was null and is"),
+        ({"content": {**BASE, "trainer": {"max_steps": 5}}}, "base: trainer.max_steps was 4 and is 5"),
+        ({"content": {**BASE, "seed_everything": None}}, "base: seed_everything was not set and is null"),
+        ({"set": None}, "set: trainer.max_steps was 3 and is not set"),
+        ({"factors": {"model.tuning": ["LoRA", "Full"]}, "skip": None}, "factors were model.tuning, size and are model.tuning"),
+        ({"factors": {**OLD["factors"], "model.tuning": ["LoRA", "BitFit"]}, "skip": None}, "the variant Full-as-is is no longer there"),
+        (
+            {"factors": {**OLD["factors"], "size": {"small": {"data.batch_size": 3}, "as-is": {}}}},
+            "the variant LoRA-small sets other values",
+        ),
+        ({"tune": None}, "tune was set and is not"),
+        ({"tune": {**TUNE, "trials": 3}}, "tune.trials was 4 and is 3"),
+        ({"tune": {**TUNE, "seed": 9}}, "tune.seed was 1000 and is 9"),
+        ({"tune": {**TUNE, "space": {RATE: {"uniform": [1e-5, 1e-2]}}}}, "tune.space was"),
+        ({"tune": {**TUNE, "per": {"LoRA": {"trials": 5, "space": {RATE: {"uniform": [1, 2]}}}}}}, "tune.per.LoRA.space has changed"),
+    ],
+    ids=str,
+)
+def test_what_makes_it_another_study(tmp_path: Path, keys: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"the study first has been run with other settings: {sentence}.*; undo it, or choose a new name"):
+        check_same(spec(tmp_path), spec(tmp_path, **keys), True)
