@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "experiments").rglob("*.yaml"))
+STUDIES = sorted((ROOT / "experiments").rglob("study.yaml"))
+FILES = sorted({*(ROOT / "experiments").rglob("*.yaml")} - {*STUDIES})
 ONE_STEP = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--run.root", "runs"]
 
 
@@ -23,3 +24,10 @@ def test_one_step(path: Path, ftlab: Command, tmp_path: Path) -> None:
     done = ftlab("fit", "--config", str(path), *ONE_STEP, "--run.root", str(tmp_path / "runs"), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob(f"runs/{path.stem}/*/summary.json"))) == 1
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=[p.parent.name for p in STUDIES])
+def test_dry_run(path: Path, ftlab: Command) -> None:
+    done = ftlab("ablate", "--config", str(path), "--dry-run", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert f"study {path.parent.name}: " in done.stdout
