@@ -78,7 +78,8 @@ def test_every_chart_is_drawn_and_nothing_is_wider_than_the_screen(browser: Brow
     for chart in tab.query_selector_all("figure[data-chart]"):
         chart.scroll_into_view_if_needed()
         chart.wait_for_selector(".canvas svg[role=img]")
-        chart.query_selector("summary").click()  # type: ignore[union-attr]
+        (summary,) = chart.query_selector_all("summary")
+        summary.click()
         chart.wait_for_selector(".alternative tbody tr")
     assert len(tab.query_selector_all("figure[data-chart] svg[role=img]")) == 8
     assert tab.evaluate("document.documentElement.scrollWidth") == width
