@@ -58,8 +58,8 @@ def test_a_run_of_a_study_is_found_by_group_job_and_tags(fresh: Command, tmp_pat
     assert [arguments[key] for key in ("id", "name", "group", "save_dir")] == [None, None, None, "."]  # another run of it has its own
 
 
-def test_an_artifact_needs_a_logger_that_takes_it(fresh: Command) -> None:
-    done = fresh("fit", "--config", str(quickstart()), *QUICK, "--run.artifact", "true")
+def test_an_artifact_needs_a_logger_that_takes_it(ftlab: Command) -> None:
+    done = ftlab("fit", "--config", str(quickstart()), *QUICK, "--run.artifact", "true")
     assert done.returncode == 2
     assert "run.artifact is true, but trainer.logger has no WandbLogger" in done.stderr
 
@@ -72,6 +72,7 @@ def agents_words(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
     return words[2:]
 
 
+@pytest.mark.slow
 def test_values_that_a_sweep_sets_are_used(fresh: Command, tmp_path: Path) -> None:
     base = yaml.safe_load(quickstart().read_text(encoding="utf-8"))
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")

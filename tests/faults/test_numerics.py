@@ -117,7 +117,7 @@ def one_message(result: CompletedProcess[str], folder: Path) -> None:
     assert list(checkpoints(folder, "nan")) == [1]
 
 
-@pytest.mark.parametrize("off", ["", "one voice"])
+@pytest.mark.parametrize("off", ["", pytest.param("one voice", marks=pytest.mark.slow)])
 def test_a_bad_number_on_one_rank_ends_both_with_one_message(folder: Path, fresh: Command, off: str) -> None:
     """N3, and its control: every rank for itself."""
     write(folder, "nan", [2], init={"rank": 1}, trainer={"devices": 2, "strategy": "ddp"}, off=off)

@@ -53,6 +53,7 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
         assert len((tmp_path / "runs" / "reward" / "predicted" / "predictions.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
     files = []
     for page in PAGES:

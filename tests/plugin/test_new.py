@@ -29,7 +29,7 @@ def ran(words: list[str], folder: Path, environment: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("kind", "name", "chosen"),
     [
-        ("task", "MyTask", ""),
+        pytest.param("task", "MyTask", "", marks=pytest.mark.slow),
         pytest.param("source", "MySource", "", marks=pytest.mark.slow),
         ("strategy", "MyMethod", "documented or refused"),
         pytest.param("strategy", "MyMethod", "", marks=pytest.mark.slow),

@@ -194,6 +194,7 @@ def test_a_wrong_name_does_not_wait_for_torch(tmp_path: Path) -> None:
 
 def test_what_the_runner_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
+    reported: list[str] = []
 
     def run_study(spec: StudySpec, folder: Path, *, workers: int, extend: bool, storage: str | None) -> int:
         asked.extend([spec.name, folder, workers, extend, storage])
@@ -201,10 +202,12 @@ def test_what_the_runner_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
 
     engine = ModuleType("ftlab.studies.engine")
     monkeypatch.setattr(engine, "run_study", run_study, raising=False)
+    monkeypatch.setattr("ftlab.commands.report.run", lambda name, arguments: reported.extend(arguments))
     monkeypatch.setitem(sys.modules, "ftlab.studies.engine", engine)
     options = ["--workers", "3", "--extend", "--storage", "postgresql://host/name", "--root", str(tmp_path / "all")]
     assert main(["ablate", "--config", str(study(tmp_path)), *options]) == 8
     assert asked == ["first", tmp_path / "all" / "first", 3, True, "postgresql://host/name"]
+    assert reported == [str(tmp_path / "all" / "first"), "--storage", "postgresql://host/name"]
 
 
 @pytest.mark.parametrize(("keys", "checks"), [({}, 0), ({"seeds": 3}, 1), ({"content": {**BASE, "trainer": {"max_steps": 2}}}, 1)], ids=str)
@@ -215,6 +218,7 @@ def test_what_was_checked_is_not_checked_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("ftlab.commands.ablate.check_values", lambda *given: checked.append(given))
     engine = ModuleType("ftlab.studies.engine")
     monkeypatch.setattr(engine, "run_study", lambda *given, **options: 0, raising=False)
+    monkeypatch.setattr("ftlab.commands.report.run", lambda name, arguments: 0)
     monkeypatch.setitem(sys.modules, "ftlab.studies.engine", engine)
     path = study(tmp_path, **{"seeds": 2, **keys})
     assert main(["ablate", "--config", str(path), "--root", str(tmp_path / "all")]) == 0

@@ -185,6 +185,7 @@ def test_names_and_files(folder: Callable[[str], str], tmp_path: Path) -> None:
     assert name_of(cut, "rows", "32-true") != first
 
 
+@pytest.mark.slow
 def test_fits_that_read_the_states_are_equal_and_near_the_one_that_does_not(
     ftlab: Command, folder: Callable[[str], str], tmp_path: Path
 ) -> None:
