@@ -14,6 +14,8 @@ import yaml
 from ftlab.given import given, take
 from ftlab.studies.identity import settle
 from ftlab.studies.queue import Queue
+from ftlab.studies.reading import read_records
+from ftlab.studies.records import TrialRecord
 from ftlab.studies.spec import StudySpec, parse
 from ftlab.studies.storage import Lease, Store, connect
 
@@ -122,3 +124,11 @@ class Fits:
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {"trainable_params": 7, "tokens": 21, "peak_memory_bytes": 1024, self.metric: value}
         (run / "summary.json").write_text(json.dumps(summary))
+
+
+def table(folder: Path) -> dict[str, TrialRecord]:
+    return {r.folder.removeprefix("runs/"): r for r in read_records(None, "s", folder)}
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {name: r.state for name, r in table(folder).items()}
