@@ -82,6 +82,7 @@ def test_a_study_of_another_machine_is_known_by_its_content(tmp_path: Path, url:
 
 
 def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
     url = f"postgresql://me:secret@/db?host={tmp_path}"
     with pytest.raises(
         StorageError, match=r"^the study's storage postgresql\+psycopg://me:\*\*\*@/db\?host=\S+ does not answer \(.*\); "
