@@ -107,5 +107,5 @@ def _read(path: Path) -> Table:
         states, lengths, sizes, keys = (file.get_tensor(name) for name in ("states", "lengths", "sizes", "keys"))
     whole = keys.numpy().tobytes()
     ends = list(accumulate(sizes.tolist()))
-    begins = accumulate(lengths.tolist(), initial=0)
-    return Table(states=states, places={whole[end - size : end]: at for end, size, at in zip(ends, sizes.tolist(), begins, strict=False)})
+    begins = list(accumulate(lengths.tolist(), initial=0))[:-1]
+    return Table(states=states, places={whole[end - size : end]: at for end, size, at in zip(ends, sizes.tolist(), begins, strict=True)})

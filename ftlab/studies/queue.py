@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ftlab.studies import attempts
@@ -152,7 +153,7 @@ class Queue:
         found: list[Attempt] = []
         for name, study in self._studies.items():
             self.store.patiently(fail_stale, study)
-            trials = self.store.patiently(study.get_trials, deepcopy=False)
+            trials = self.store.patiently(partial(study.get_trials, deepcopy=False))
             found += [attempts.attempt(name, trial) for trial in trials]
         self.known = attempts.by_key(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from ftlab.errors import ConfigError
@@ -51,7 +52,7 @@ def records_in(store: Store, name: str) -> list[TrialRecord]:
     found: list[Attempt] = []
     for each in store.names(name):
         study = store.patiently(store.rdb.get_study_id_from_name, each)
-        found += [attempts.attempt(each, trial) for trial in store.patiently(store.rdb.get_all_trials, study, deepcopy=False)]
+        found += [attempts.attempt(each, trial) for trial in store.patiently(partial(store.rdb.get_all_trials, study, deepcopy=False))]
     return [record(tries) for tries in attempts.by_key(found).values()]
 
 

@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
 
 from ftlab.errors import ConfigError, StorageError
 
@@ -28,7 +29,7 @@ _TRIES = 5
 _DRIVERS = {"postgresql": "postgresql+psycopg"}
 """SQLAlchemy before 2.1 takes a driver for this name that ftlab does not install."""
 
-_P = ParamSpec("_P")
+_Ts = TypeVarTuple("_Ts")
 _T = TypeVar("_T")
 
 
@@ -63,7 +64,7 @@ class Store:
         """One of Optuna's studies, made where it is not there yet."""
         import optuna
 
-        return self.patiently(optuna.create_study, storage=self.rdb, study_name=name, direction=direction, load_if_exists=True)
+        return self.patiently(partial(optuna.create_study, storage=self.rdb, study_name=name, direction=direction, load_if_exists=True))
 
     def close(self) -> None:
         """Close its connections."""
@@ -75,7 +76,7 @@ class Store:
         found = [frozen.study_name for frozen in self.patiently(self.rdb.get_all_studies)]
         return [name for name in found if name.startswith(f"{study}/tune/")] + [name for name in found if name == f"{study}/seeds"]
 
-    def patiently(self, call: Callable[_P, _T], *values: _P.args, **named: _P.kwargs) -> _T:
+    def patiently(self, call: Callable[[*_Ts], _T], *values: *_Ts) -> _T:
         """What a call returns; made again for some seconds where the database does not answer.
 
         Raises:
@@ -86,7 +87,7 @@ class Store:
 
         for attempt in range(_TRIES):
             try:
-                return call(*values, **named)
+                return call(*values)
             except (StorageInternalError, SQLAlchemyError) as error:
                 if attempt + 1 == _TRIES:
                     raise _fault(self.place, error) from error

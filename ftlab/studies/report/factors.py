@@ -22,7 +22,7 @@ def factors(digest: Digest) -> tuple[list[Plain], list[Plain]]:
     every: list[FactorEffect | Interaction] = [*mains, *pairs]
     p_values = holm([found.anova.p if found.anova else None for found in every])
     sentences = [_sentence(digest, found, p) for found, p in zip(every, p_values, strict=True)]
-    first = [_main(found, text) for found, text in zip(mains, sentences, strict=False)]
+    first = [_main(found, text) for found, text in zip(mains, sentences[: len(mains)], strict=True)]
     return first, [_pair(found, text) for found, text in zip(pairs, sentences[len(mains) :], strict=True)]
 
 
