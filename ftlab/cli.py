@@ -159,7 +159,7 @@ class FinetuneCLI(LightningCLI):
         files = [v.origin for v in self.values if v.origin != "command line"] or named
         return Path(str(files[-1])).stem if files else self.command
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # LightningCLI's signature
         assert self.folder is not None
         if self.model.optimizer is not None:
             tried(self.model.optimizer)  # before any data is read

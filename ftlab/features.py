@@ -215,7 +215,7 @@ class Skipping:
         self._handles = []
 
     def _instead(self, original: Any, place: int) -> Any:
-        def forward(hidden_states: Tensor, *values: object, **named: object) -> object:
+        def forward(hidden_states: Tensor, *values: object, **named: object) -> object:  # a layer of any family
             above = place >= self.cut.depth
             if (self.noted is None and (above or self.current is None)) or (self.noted is not None and not above):
                 return original(hidden_states, *values, **named)

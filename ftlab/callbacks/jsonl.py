@@ -76,7 +76,7 @@ class JsonLinesLogger(Logger):
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # Lightning's signature
         """Nothing: the configuration stands in config.yaml."""
 
 

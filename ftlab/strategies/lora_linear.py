@@ -54,7 +54,7 @@ class FusedLinear(lora.Linear):  # type: ignore[misc]  # PEFT is untyped
     Everything else that the layer can be asked for (merged, switched off, several adapters, hooks on its parts) is PEFT's own.
     """
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # PEFT's signature
         if args or kwargs or not self._plain():
             result: Tensor = super().forward(x, *args, **kwargs)
             return result

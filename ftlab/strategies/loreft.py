@@ -64,7 +64,7 @@ class Edited(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("layer"), name)  # models ask their layers for what kind they are
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # a layer of any family
         output = self.layer(*args, **kwargs)
         hidden = first_tensor(output)
         assert hidden is not None

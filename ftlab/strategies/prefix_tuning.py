@@ -37,7 +37,7 @@ class Behind:
         self.prefix = prefix
         self.seen: tuple[Tensor, Tensor] | None = None
 
-    def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:  # that of transformers' caches
         """The keys and values (B, heads, P + past + T, head width) to attend to, from those of new tokens."""
         if self.cache is not None:
             keys, values = self.cache.update(keys, values, *args, **kwargs)
