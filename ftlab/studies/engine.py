@@ -21,8 +21,8 @@ from ftlab.studies.runner import HaltError, Runner
 from ftlab.studies.spec import StudySpec
 from ftlab.studies.storage import Lease, connect
 from ftlab.studies.warm import Warm
+from ftlab.studies.words import RESULTS
 
-RESULTS = "results.csv"
 _GPUS = Path("/proc/driver/nvidia/gpus")
 """One entry for each; to ask torch would start CUDA here."""
 _THREADS = "OMP_NUM_THREADS"

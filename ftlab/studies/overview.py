@@ -12,9 +12,7 @@ from ftlab.studies import planned
 from ftlab.studies.space import space_of
 from ftlab.studies.spec import Dimension, StudySpec
 from ftlab.studies.variants import Plan, Variant
-
-RESULTS = "results.csv"
-"""The table of a study's trials, in its folder."""
+from ftlab.studies.words import RESULTS
 
 
 def overview(spec: StudySpec, found: Plan, configs: Mapping[str, Any], folder: Path, workers: int) -> str:

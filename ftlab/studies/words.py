@@ -11,6 +11,8 @@ from ftlab.studies.variants import Variant
 
 RUNS = "runs"
 """The folder of a study's runs, within the study's."""
+RESULTS = "results.csv"
+"""The file with a line per trial, within the study's folder."""
 
 
 def words(

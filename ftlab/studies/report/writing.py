@@ -19,6 +19,7 @@ from ftlab.studies.report.tables import csv_text, write_parquet
 from ftlab.studies.report.testitems import Column
 from ftlab.studies.spec import StudySpec
 from ftlab.studies.statistics import Direction
+from ftlab.studies.words import RESULTS
 
 PAGE = "report.html"
 
@@ -70,7 +71,7 @@ def write(digest: Digest, wanted: Sequence[str] = (), refresh: int = 0) -> list[
         StorageError: The folder cannot be written.
     """
     texts = {
-        "results.csv": csv_text(digest.records),
+        RESULTS: csv_text(digest.records),
         "results.md": markdown_table(digest),
         "results.tex": latex_table(digest),
         PAGE: page(digest, refresh),
