@@ -30,6 +30,7 @@ from ftlab.given import Given
 from ftlab.half import half_plugin
 from ftlab.hardware import check_hardware
 from ftlab.lean import NoProfiler
+from ftlab.lean_loop import go_lean
 from ftlab.lock import locked
 from ftlab.loggers import forget_places, place_loggers
 from ftlab.module import FinetuneModule
@@ -183,9 +184,12 @@ class FinetuneCLI(LightningCLI):
             extra["enable_progress_bar"] = False  # ours writes lines; Lightning would add its own
         trainer_config = {**config, **extra, **kwargs}
         try:
-            return self._instantiate_trainer(trainer_config, callbacks)
+            trainer = self._instantiate_trainer(trainer_config, callbacks)
         except (MisconfigurationException, ValueError) as error:  # ValueError: the name of an accelerator or strategy
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        if not config.profiler:  # which would have to see every part of a step
+            go_lean(trainer)
+        return trainer
 
     def complete_config(self) -> dict[str, Any]:
         """The configuration with every default and what the data decided, as plain types."""
