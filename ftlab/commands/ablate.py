@@ -18,15 +18,7 @@ from ftlab.studies.variants import plan
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Check a study, then run it or print what it would run.
-
-    Args:
-        name: The command's name.
-        arguments: What follows it.
-
-    Returns:
-        The exit code.
-    """
+    """Check a study, then run it or print what it would run."""
     chosen = _parser(name).parse_args(arguments)
     if not chosen.config:
         raise ConfigError(f"`ftlab {name}` needs a study; write `ftlab {name} --config study.yaml`.")

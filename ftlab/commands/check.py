@@ -22,15 +22,7 @@ _WORDS = {"strategies": "strategy", "tasks": "task", "data": "source"}
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Check one plugin or all, and print a table.
-
-    Args:
-        name: The command's name.
-        arguments: What follows it.
-
-    Returns:
-        0 where every check passes or fails as declared, else 2.
-    """
+    """Check one plugin or all, and print a table; the exit code is 0 where every check passes or fails as declared, else 2."""
     parser = _parser(name)
     chosen, rest = parser.parse_known_args(arguments)
     if bool(chosen.target) == chosen.all:

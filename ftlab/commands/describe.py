@@ -23,15 +23,7 @@ _SHOWN = 2
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Print what is known about the plugins of a name.
-
-    Args:
-        name: The command's name.
-        arguments: What follows it.
-
-    Returns:
-        The exit code.
-    """
+    """Print what is known about the plugins of a name."""
     made = parser(name, "Show the fields, types, defaults and paper of a plugin, or the spectrum of what a run changed.")
     made.add_argument("name", metavar="NAME", help="its class name, as `ftlab list` shows it, its class path, or the folder of a run")
     chosen = made.parse_args(arguments)

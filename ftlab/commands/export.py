@@ -14,15 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Export a run.
-
-    Args:
-        name: The command's name.
-        arguments: What follows it.
-
-    Returns:
-        The exit code.
-    """
+    """Export a run."""
     chosen = _parser(name).parse_args(arguments)
     _check_rank(chosen.as_lora, chosen.r)
     folder, target = Path(chosen.run).expanduser(), Path(chosen.to).expanduser().absolute()

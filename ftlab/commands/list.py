@@ -17,15 +17,7 @@ CLASSES = "classes"
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Print the catalogue.
-
-    Args:
-        name: The command's name.
-        arguments: What follows it.
-
-    Returns:
-        The exit code.
-    """
+    """Print the catalogue."""
     kinds = [*registry.KINDS, CLASSES]
     made = parser(name, "Show the strategies, tasks and data sources that a configuration may name, and other people's classes.")
     made.add_argument("kind", nargs="?", metavar="KIND", help=f"only one of: {', '.join(kinds)}")

@@ -24,15 +24,7 @@ _USES = {
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Write a package.
-
-    Args:
-        name: The command's name.
-        arguments: What follows it.
-
-    Returns:
-        The exit code.
-    """
+    """Write a package."""
     made = Arguments(prog=f"ftlab {name}", description="Write a package that passes its own tests.", allow_abbrev=False)
     made.add_argument("kind", choices=tuple(_KINDS), help="what to write")
     made.add_argument("name", metavar="NAME", help="the class's name, such as MyMethod")

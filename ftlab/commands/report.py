@@ -18,15 +18,7 @@ _EVERY = 10
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Write a study's report into its folder.
-
-    Args:
-        name: The command's name.
-        arguments: What follows it.
-
-    Returns:
-        The exit code.
-    """
+    """Write a study's report into its folder."""
     chosen = _parser(name).parse_args(arguments)
     if chosen.study is None:
         raise ConfigError(f"`ftlab {name}` needs the folder of a study; write `ftlab {name} studies/NAME`.")

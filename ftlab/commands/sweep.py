@@ -8,12 +8,7 @@ from ftlab.commands.arguments import Arguments
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Write the sweep's files and say how to start it.
-
-    Args:
-        name: sweep.
-        arguments: The study file and options.
-    """
+    """Write the sweep's files and say how to start it."""
     parser = Arguments(prog="ftlab sweep", description="Write a W&B sweep whose agent calls `ftlab fit`.", allow_abbrev=False)
     parser.add_argument("study", metavar="STUDY.yaml", help="the study")
     parser.add_argument("--variant", metavar="NAME", help="only this variant (default: all of them, which must share their search space)")

@@ -11,15 +11,7 @@ from ftlab.signals import leaving
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Check the configuration, then run a command of Lightning's trainer.
-
-    Args:
-        name: fit, validate, test or predict.
-        arguments: What follows it.
-
-    Returns:
-        The exit code.
-    """
+    """Check the configuration, then run a command of Lightning's trainer: fit, validate, test or predict."""
     # Imports make a million objects, none of them garbage; looking for some costs a second.
     gc.disable()
     try:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ftlab import registry
+from tests.faults.adapter_files import export
 from tests.faults.drift_run import FIT, write
 from tests.faults.forking import Result as Result
 from tests.faults.forking import Run as Run
@@ -98,3 +99,22 @@ def drifting(_drifting: Path, folder: Path) -> Path:
     """A run of two steps, in a folder of its own with all that it was made from."""
     shutil.copytree(_drifting, folder, symlinks=True, dirs_exist_ok=True)
     return folder / "runs" / "x" / "y"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ftlab exports of a LoRA run."""
+    return export(tmp_path_factory.mktemp("adapter") / "good")
+
+
+@pytest.fixture
+def good(exported: Path, tmp_path: Path) -> Path:
+    """The same with its record."""
+    return shutil.copytree(exported, tmp_path / "adapter")
+
+
+@pytest.fixture
+def foreign(good: Path) -> Path:
+    """The same without it, as anybody's adapter is."""
+    (good / "ftlab.json").unlink()
+    return good

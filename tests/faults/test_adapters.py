@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -20,27 +19,8 @@ from ftlab.export import export_run
 from ftlab.model_card import Facts
 from ftlab.strategies.lora import LoRA
 from ftlab.testing.models import tiny_model_folder
-from tests.faults.adapter_files import CONFIG, FIRST, WEIGHTS, base, changed, configured, export, peft_takes, refused_by_the_check
+from tests.faults.adapter_files import CONFIG, FIRST, WEIGHTS, base, changed, configured, peft_takes, refused_by_the_check
 from tests.unit.exports import LLAMA, difference, ids, logits, trained
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ftlab exports of a LoRA run."""
-    return export(tmp_path_factory.mktemp("adapter") / "good")
-
-
-@pytest.fixture
-def good(exported: Path, tmp_path: Path) -> Path:
-    """The same with its record."""
-    return shutil.copytree(exported, tmp_path / "adapter")
-
-
-@pytest.fixture
-def foreign(good: Path) -> Path:
-    """The same without it, as anybody's adapter is."""
-    (good / "ftlab.json").unlink()
-    return good
 
 
 def test_good_ones_open(good: Path, foreign: Path) -> None:

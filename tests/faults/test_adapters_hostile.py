@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,27 +16,8 @@ from ftlab.errors import CheckpointError, SecurityError
 from ftlab.export import export_run
 from ftlab.model_card import Facts
 from ftlab.strategies.full import Full
-from tests.faults.adapter_files import CONFIG, WEIGHTS, base, configured, export, peft_takes, refused
+from tests.faults.adapter_files import CONFIG, WEIGHTS, base, configured, peft_takes, refused
 from tests.unit.exports import LLAMA, difference, ids, logits, trained
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ftlab exports of a LoRA run."""
-    return export(tmp_path_factory.mktemp("adapter") / "good")
-
-
-@pytest.fixture
-def good(exported: Path, tmp_path: Path) -> Path:
-    """The same with its record."""
-    return shutil.copytree(exported, tmp_path / "adapter")
-
-
-@pytest.fixture
-def foreign(good: Path) -> Path:
-    """The same without it, as anybody's adapter is."""
-    (good / "ftlab.json").unlink()
-    return good
 
 
 def test_whole_models_are_checked_too(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ KEYS = (
 """Key, its new value, what is said, and what refuses."""
 USUAL = ("model.optimizer.init_args.lr", "trainer.gradient_clip_val")
 """One key for each check."""
-CONTROLS = [pytest.param(key, value, check, marks=() if key in USUAL else pytest.mark.slow) for key, value, _, check in KEYS]
+SLOW = pytest.mark.slow
+REFUSED = [pytest.param(key, value, says, marks=() if key in USUAL else SLOW) for key, value, says, _ in KEYS]
+CONTROLS = [pytest.param(key, value, check, marks=() if key in USUAL else SLOW) for key, value, _, check in KEYS]
 
 
 def test_nothing_changed_goes_on(drifting: Path, warm: Run) -> None:
@@ -55,7 +57,10 @@ class TestBase:
         assert "give model.backbone the weights and the revision" in said
         accepted(warm, FINGERPRINTS)
 
-    @pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", 2), ("num_hidden_layers", 1), ("intermediate_size", 64)])
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [pytest.param("num_hidden_layers", 2, marks=SLOW), pytest.param("num_hidden_layers", 1, marks=SLOW), ("intermediate_size", 64)],
+    )
     def test_a_base_of_another_shape(self, drifting: Path, warm: Run, folder: Path, key: str, value: int) -> None:
         """D6: a whole model of its own, whose adapter would fit in part."""
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -100,7 +105,12 @@ class TestModel:
 
     @pytest.mark.parametrize(
         ("key", "value", "number"),
-        [("r", "4", 4), ("alpha", "64", 64.0), ("dropout", "0.5", 0.5), ("target_modules", "[q_proj, v_proj]", ["q_proj", "v_proj"])],
+        [
+            pytest.param("r", "4", 4, marks=SLOW),
+            ("alpha", "64", 64.0),
+            pytest.param("dropout", "0.5", 0.5, marks=SLOW),
+            pytest.param("target_modules", "[q_proj, v_proj]", ["q_proj", "v_proj"], marks=SLOW),
+        ],
     )
     def test_another_strategy(self, drifting: Path, warm: Run, key: str, value: str, number: object) -> None:
         """D1, D2: on the command line, and in the run's own file."""
@@ -113,7 +123,10 @@ class TestModel:
         if key == "alpha":
             accepted(warm, VERIFY)
 
-    @pytest.mark.parametrize("labels", [["good", "bad", "so-so"], ["bad", "good"], ["bad", "good", "so-so", "worse"]])
+    @pytest.mark.parametrize(
+        "labels",
+        [["good", "bad", "so-so"], pytest.param(["bad", "good"], marks=SLOW), pytest.param(["bad", "good", "so-so", "worse"], marks=SLOW)],
+    )
     def test_another_label_map(self, drifting: Path, warm: Run, folder: Path, labels: list[str]) -> None:
         """D9."""
         config = yaml.safe_load((drifting / "config.yaml").read_text())
@@ -129,7 +142,7 @@ class TestModel:
         if labels[0] == "good":
             accepted(warm, VERIFY)
 
-    @pytest.mark.parametrize("version", [1, 99])
+    @pytest.mark.parametrize("version", [pytest.param(1, marks=SLOW), 99])
     def test_another_format_names_both_versions(self, drifting: Path, warm: Run, version: int) -> None:
         """K13."""
         path = next((drifting / "checkpoints").glob("step-*2.ckpt"))
@@ -145,7 +158,7 @@ class TestModel:
 class TestSettings:
     """D3, D4, D10: what Lightning takes from the checkpoint, or forgets, without a word."""
 
-    @pytest.mark.parametrize(("key", "value", "says"), [case[:3] for case in KEYS])
+    @pytest.mark.parametrize(("key", "value", "says"), REFUSED)
     def test_a_key_of_the_runs_own_file(self, drifting: Path, warm: Run, key: str, value: object, says: str) -> None:
         """D3, D4, D10, R13."""
         rewritten(drifting, key, value)

@@ -55,7 +55,7 @@ class TestData:
         assert said.count("data.batch_size changed: this run is not the one that was stopped") == 1
 
     @pytest.mark.parametrize("epoch_over", [False, True])
-    @pytest.mark.parametrize("number", [2, 10])
+    @pytest.mark.parametrize("number", [2, pytest.param(10, marks=pytest.mark.slow)])
     def test_the_epoch_begins_anew_with_the_new_rows(self, drifting: Path, warm: Run, folder: Path, number: int, epoch_over: bool) -> None:
         """With two steps of the first epoch's three done, or all, and no limit but two epochs."""
         if epoch_over:

@@ -82,7 +82,7 @@ class TestKilled:
         assert resumed(fork, control, without="ftlab.data.loader:FinetuneLoader.load_state_dict")[0] == 0
         assert differences(control, threes) != []
 
-    @pytest.mark.parametrize("epochs", [2, 4])
+    @pytest.mark.parametrize("epochs", [2, pytest.param(4, marks=pytest.mark.slow)])
     def test_at_the_checkpoint_of_an_epochs_end(self, fork: Forker, tmp_path: Path, whole: Reference, epochs: int) -> None:
         """R5."""
         saves = epochs * 3 // INTERVAL
@@ -104,7 +104,7 @@ class TestKilled:
         died, faults = chain(fork, Place(tmp_path / "chain", each), reference(fork, tmp_path / "each", each))
         assert (died, faults) == (24, [])
 
-    @pytest.mark.parametrize("call", [1, 2, 5])
+    @pytest.mark.parametrize("call", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 5])
     def test_in_validation_and_in_the_check_before_the_fit(self, fork: Forker, tmp_path: Path, whole: Reference, call: int) -> None:
         """R8."""
         place = killed(fork, tmp_path, Hook(f"{STEP}.validation_step", call=call))

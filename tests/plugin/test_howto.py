@@ -41,7 +41,7 @@ def succeeds(words: list[str], folder: Path) -> None:
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])])
 def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
     write_files(page, tmp_path)
     found = commands(page, "ftlab")

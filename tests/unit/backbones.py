@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,22 @@ class Models:
 def configured(backbone: Backbone, task: Task, tuning: TuningStrategy) -> FinetuneModule:
     module = FinetuneModule(backbone, task, tuning)
     module.configure_model()
+    return module
+
+
+def adapted(models: Models, family: str, task: Task, tuning: TuningStrategy, **settings: Any) -> FinetuneModule:
+    """A family's tiny model under a task and a strategy, always with the same weights."""
+    torch.manual_seed(0)
+    return configured(Backbone(name=str(models.folder(family)), **settings), task, tuning)
+
+
+def stirred(module: FinetuneModule) -> FinetuneModule:
+    """What trains begins as the identity; random values make it count."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
     return module
 
 

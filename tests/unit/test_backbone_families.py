@@ -22,11 +22,6 @@ TUNINGS = [Full(), Full(last_layers=1), Full(last_layers=0), LoRA(r=2)]
 TUNING_NAMES = ["full", "last-layer", "head", "lora"]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("models"))
-
-
 @pytest.mark.parametrize(("family", "task"), CASES, ids=NAMES)
 @pytest.mark.parametrize("tuning", TUNINGS, ids=TUNING_NAMES)
 def test_trainable_parameters_get_a_gradient_and_no_others(models: Models, family: str, task: Task, tuning: TuningStrategy) -> None:

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from ftlab.data.sources.base import DataSource
 from ftlab.data.sources.csv_file import Csv
 from ftlab.data.sources.json_lines import JsonLines
 from ftlab.errors import ConfigError, DataError
+from tests.unit.data.reading import rows, sentence, write
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    # Relative paths make whole sentences comparable.
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(name: str, content: str | bytes) -> str:
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
-    return name
-
-
-def rows(source: DataSource, split: str = "train") -> list[dict[str, object]]:
-    return [dict(row) for row in source.rows(split)]
-
-
-def sentence(source: DataSource, split: str = "train") -> str:
-    with pytest.raises(DataError) as caught:
-        rows(source, split)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 3
-    return str(caught.value)
-
+pytestmark = pytest.mark.usefixtures("inside")
 
 # JSON lines.
 

@@ -18,31 +18,9 @@ from ftlab.data.sources.parquet import Parquet
 from ftlab.data.sources.text_file import TextFile
 from ftlab.errors import ConfigError, DataError
 from ftlab.rows import Row
+from tests.unit.data.reading import rows, sentence, write
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    # Relative paths make whole sentences comparable.
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(name: str, content: str | bytes) -> str:
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
-    return name
-
-
-def rows(source: DataSource, split: str = "train") -> list[dict[str, object]]:
-    return [dict(row) for row in source.rows(split)]
-
-
-def sentence(source: DataSource, split: str = "train") -> str:
-    with pytest.raises(DataError) as caught:
-        rows(source, split)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 3
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 def texts(source: DataSource) -> list[object]:

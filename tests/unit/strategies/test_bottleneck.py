@@ -12,11 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ftlab.backbone import Backbone
 from ftlab.errors import ConfigError
 from ftlab.export import export
 from ftlab.model_card import Facts
-from ftlab.module import FinetuneModule
 from ftlab.opening import open_folder
 from ftlab.strategies.base import NotMergeableError
 from ftlab.strategies.bottleneck import Bottleneck, BottleneckAdapter
@@ -24,7 +22,20 @@ from ftlab.strategies.full import Full
 from ftlab.strategies.targets import layer_list
 from ftlab.tasks.base import Task
 from ftlab.testing.models import DECODERS, FAMILIES
-from tests.unit.backbones import CASES, CLASSES, LANGUAGE, NAMES, TEXTS, Models, batch_of, configured, gradients, row_results, widened
+from tests.unit.backbones import (
+    CASES,
+    CLASSES,
+    LANGUAGE,
+    NAMES,
+    TEXTS,
+    Models,
+    adapted,
+    batch_of,
+    gradients,
+    row_results,
+    stirred,
+    widened,
+)
 from tests.unit.strategies.small import small
 
 Kind = Literal["houlsby", "pfeiffer", "parallel"]
@@ -32,28 +43,8 @@ KINDS: list[Kind] = ["houlsby", "pfeiffer", "parallel"]
 IDS = torch.tensor([[5, 9, 40, 7, 3, 11]])
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("models"))
-
-
 def narrow(kind: Kind) -> BottleneckAdapter:
     return BottleneckAdapter(kind=kind, reduction_factor=4)
-
-
-def adapted(models: Models, family: str, task: Task, tuning: BottleneckAdapter | Full, **settings: Any) -> FinetuneModule:
-    torch.manual_seed(0)
-    return configured(Backbone(name=str(models.folder(family)), **settings), task, tuning)
-
-
-def stirred(module: FinetuneModule) -> FinetuneModule:
-    """Adapters start at zero; random values make them count."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.adapted.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
-    return module
 
 
 def adapters(model: nn.Module) -> dict[str, Bottleneck]:

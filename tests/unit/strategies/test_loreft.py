@@ -25,31 +25,24 @@ from ftlab.strategies.loreft import Edit, LoReFT
 from ftlab.strategies.targets import layer_list
 from ftlab.tasks.base import Task
 from ftlab.testing.models import DECODERS, FAMILIES
-from tests.unit.backbones import CASES, CLASSES, LANGUAGE, NAMES, TEXTS, Models, batch_of, configured, gradients, row_results, widened
+from tests.unit.backbones import (
+    CASES,
+    CLASSES,
+    LANGUAGE,
+    NAMES,
+    TEXTS,
+    Models,
+    adapted,
+    batch_of,
+    gradients,
+    row_results,
+    stirred,
+    widened,
+)
 from tests.unit.training import texts, trainer
 
 SMALL = LoReFT(r=2, first=2)
 APART = LoReFT(r=2, first=2, last=1, tied=False)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("models"))
-
-
-def adapted(models: Models, family: str, task: Task, tuning: LoReFT | Full, **settings: Any) -> FinetuneModule:
-    torch.manual_seed(0)
-    return configured(Backbone(name=str(models.folder(family)), **settings), task, tuning)
-
-
-def stirred(module: FinetuneModule) -> FinetuneModule:
-    """Edits start at the identity; random values make them count."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.adapted.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
-    return module
 
 
 def edits(model: nn.Module) -> dict[str, Edit]:

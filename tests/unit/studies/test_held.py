@@ -30,11 +30,6 @@ PACKED: dict[str, object] = {
 }
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("models"))
-
-
 @contextmanager
 def asked(who: Callable[[Reading], Read]) -> Iterator[None]:
     token = reader.set(who)
