@@ -32,7 +32,7 @@ from ftlab.hardware import check_hardware
 from ftlab.lean import NoProfiler
 from ftlab.lean_loop import go_lean
 from ftlab.lock import locked
-from ftlab.loggers import forget_places, place_loggers
+from ftlab.loggers import check_loggers, forget_places, place_loggers
 from ftlab.module import FinetuneModule
 from ftlab.optim.build import tried
 from ftlab.parser_errors import refusal
@@ -61,7 +61,8 @@ The check before the fit covers the whole validation split: it is the score of t
 
 _RESUME_HELP = (
     "--resume RUN continues a run; --resume auto continues the one that run.name and run.id name, or starts it. With either, "
-    "--override-resume KEY lets a key differ from the run's own, and --allow-data-change lets the rows and all under data differ."
+    "--override-resume KEY lets a key differ from the run's own, and --allow-data-change lets the rows and all under data differ. "
+    "--plugin FILE.py | package.module makes your own classes available; --debug shows tracebacks."
 )
 
 
@@ -150,6 +151,7 @@ class FinetuneCLI(LightningCLI):
         check_settings(self.command, config)
         check_hardware(config.trainer)
         self.folder = self.resumed.folder if self.resumed else self._run_options().folder(self._default_name())
+        check_loggers(config.trainer)
         place_loggers(config.trainer, self.folder, self._run_options())
 
     def _run_options(self) -> RunOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import netrc
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from ftlab.errors import EnvironmentFault
 from ftlab.run_folder import RunOptions
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,26 @@ _LONGEST_ID = 128
 
 _OUTSIDE = {"id": "WANDB_RUN_ID", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP", "job_type": "WANDB_JOB_TYPE", "tags": "WANDB_TAGS"}
 """Variables by which the user or the agent of a sweep decides the same."""
+
+
+_PACKAGES = {"MLFlowLogger": ("mlflow",), "TensorBoardLogger": ("tensorboard", "tensorboardX"), "CometLogger": ("comet_ml",)}
+"""Logger → the packages of which it needs one; ftlab itself requires W&B's alone."""
+
+
+def check_loggers(trainer: Any) -> None:
+    """Refuse a logger whose package is not there.
+
+    Args:
+        trainer: The `trainer` section of a parsed configuration.
+
+    Raises:
+        EnvironmentFault: Names the package.
+    """
+    for entry in _entries(trainer.logger):
+        kind = entry.class_path.rpartition(".")[2]
+        needed = _PACKAGES.get(kind, ())
+        if needed and not any(importlib.util.find_spec(package) for package in needed):
+            raise EnvironmentFault(f"trainer.logger: {kind} needs {needed[0]}, which is not installed; run `pip install {needed[0]}`.")
 
 
 def place_loggers(trainer: Any, folder: Path, run: RunOptions) -> None:

@@ -24,9 +24,9 @@ COMMANDS = {
     "verify": ("ftlab.commands.verify", "Prove that a killed and resumed run is the uninterrupted one."),
     "sweep": ("ftlab.commands.sweep", "Write a study as a W&B sweep whose agent calls `ftlab fit`."),
     "list": ("ftlab.commands.list", "The strategies, tasks and data sources that a configuration may name."),
-    "check": ("ftlab.commands.check", "Measure on tiny models whether a strategy keeps its contract."),
+    "check": ("ftlab.commands.check", "Measure on tiny models whether a strategy, task or data source keeps its contract."),
     "new": ("ftlab.commands.new", "Write a package with a strategy, task or data source that passes its own tests."),
-    "describe": ("ftlab.commands.describe", "Fields, types, defaults and paper of one of them."),
+    "describe": ("ftlab.commands.describe", "Fields, types, defaults and paper of one of them, or what a run changed."),
 }
 """Command → (module with `run(name, arguments)`, what it does)."""
 

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: what was measured, one line per step; every other logger holds a copy."""
+"""`metrics.jsonl`: what was measured, a line every few steps and for each validation; every other logger holds a copy."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ftlab.commands.arguments import Arguments
 from ftlab.commands.resume import find_run
 from ftlab.errors import ConfigError, FtlabError
-from ftlab.given import take
 from ftlab.run_folder import write_json
 
 _STEPS = 3
@@ -25,26 +25,19 @@ _PATIENCE = 600.0
 
 
 def run(name: str, arguments: list[str]) -> int:
-    """Run the certificate for a configuration or a run.
-
-    Args:
-        name: verify.
-        arguments: A YAML file or a run's folder, then what `fit` takes; `--steps N` is the number of steps before the kill.
-
-    Returns:
-        0 where both runs are the same to the last bit, else 4.
-    """
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("ftlab verify needs a configuration or a run; write `ftlab verify config.yaml` or `ftlab verify runs/NAME/ID`.")
-    words, numbers = take(arguments[1:], "--steps")
-    steps = int(numbers[-1]) if numbers and numbers[-1].isdigit() else _STEPS
-    target = Path(arguments[0])
+    """Run the certificate for a configuration or a run; the exit code is 0 where both runs are the same to the last bit, else 4."""
+    chosen, words = _parser(name).parse_known_args(arguments)
+    if chosen.target is None or arguments[0].startswith("-"):
+        raise ConfigError(f"ftlab {name} needs a configuration or a run; write `ftlab {name} config.yaml` or `ftlab {name} runs/NAME/ID`.")
+    if chosen.steps < 1:
+        raise ConfigError(f"--steps is {chosen.steps}; it must be 1 or more.")
+    target, steps = Path(chosen.target), chosen.steps
     config = find_run(str(target)) / "config.yaml" if target.is_dir() else target
+    plugins = [word for plugin in chosen.plugin for word in ("--plugin", plugin)]
     with tempfile.TemporaryDirectory(prefix="ftlab-verify-") as folder:
-        base = [sys.executable, "-P", "-m", "ftlab", "fit", "--config", str(config), *words]
-        base += ["--run.root", folder, "--run.name", "verify", "--trainer.max_steps", str(2 * steps)]
-        base += ["--save.every_n_steps", "1", "--trainer.log_every_n_steps", "1"]
-        verdict = certify(base, Path(folder), steps)
+        base = ["--config", str(config), *words, "--run.root", folder, "--run.name", "verify"]
+        base += ["--trainer.max_steps", str(2 * steps), "--save.every_n_steps", "1", "--trainer.log_every_n_steps", "1"]
+        verdict = certify([sys.executable, "-P", "-m", "ftlab", "fit", *plugins], base, Path(folder), steps)
     for line in verdict["lines"]:
         print(line)
     print("verified: the resumed run is the uninterrupted one" if verdict["same"] else "not verified: the runs differ")
@@ -53,20 +46,30 @@ def run(name: str, arguments: list[str]) -> int:
     return 0 if verdict["same"] else 4
 
 
-def certify(command: Sequence[str], folder: Path, steps: int) -> dict[str, Any]:
+def _parser(name: str) -> Arguments:
+    about = "Run some steps, then again with a SIGKILL in the middle and --resume, and compare the two to the last bit."
+    more = "What else follows is for `ftlab fit`, such as --model.tuning.r 16."
+    made = Arguments(prog=f"ftlab {name}", description=about, epilog=more, allow_abbrev=False)
+    made.add_argument("target", nargs="?", metavar="CONFIG_OR_RUN", help="a YAML file, or the folder of a run")
+    made.add_argument("--steps", type=int, default=_STEPS, metavar="N", help=f"steps before the kill, and after it (default: {_STEPS})")
+    made.add_argument("--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="import this and use its classes too")
+    return made
+
+
+def certify(fit: Sequence[str], settings: Sequence[str], folder: Path, steps: int) -> dict[str, Any]:
     """Run 2n steps, then n, a kill, and n again; compare.
 
     Args:
-        command: `ftlab fit` with everything but the run's id.
+        fit: `ftlab fit`, with the plugins that it needs.
+        settings: What follows it for a new run, but for the run's id.
         folder: Where the runs are kept.
         steps: n.
     """
     whole, broken = folder / "verify" / "whole", folder / "verify" / "broken"
-    _finish(_start([*command, "--run.id", "whole"], folder / "trace-whole"))
-    killed = _start([*command, "--run.id", "broken"], folder / "trace-broken")
+    _finish(_start([*fit, *settings, "--run.id", "whole"], folder / "trace-whole"))
+    killed = _start([*fit, *settings, "--run.id", "broken"], folder / "trace-broken")
     at = _kill_after(killed, folder / "trace-broken", steps)
-    resume = [*command[: command.index("fit") + 1], "--resume", str(broken)]
-    _finish(_start(resume, folder / "trace-broken"))
+    _finish(_start([*fit, "--resume", str(broken)], folder / "trace-broken"))
     lines = [f"killed by SIGKILL after step {at} of {2 * steps}, then resumed"]
     lines += compare_traces(folder / "trace-whole", folder / "trace-broken")
     lines += compare_checkpoints(whole / "checkpoints" / "last.ckpt", broken / "checkpoints" / "last.ckpt")

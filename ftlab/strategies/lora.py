@@ -19,7 +19,7 @@ class LoRA(LowRank):
 
     Args:
         bias: Which biases of the model are trained too; none, all, or lora_only for those of adapted modules.
-        init: How A and B start; default and gaussian begin at the base model, pissa and olora split its weights.
+        init: How A and B start; default, gaussian and orthogonal begin at the base model, pissa and olora split its weights.
     """
 
     traits = Traits(mergeable=True, learning_rate=2e-4, paper="Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models")

@@ -65,6 +65,13 @@ def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
     succeeds(["-m", "pytest", "-p", "no:cacheprovider", *files], tmp_path)
 
 
+@pytest.mark.slow
+def test_the_program_of_the_python_page_runs(tmp_path: Path) -> None:
+    write_files("python.md", tmp_path)
+    (arguments,) = commands("python.md", "python")
+    succeeds(arguments, tmp_path)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_pages_entry_point_leads_to_its_class(page: str) -> None:
     files = {title: text for _, title, text in blocks(page) if title}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from jsonargparse import Namespace
 
-from ftlab.loggers import forget_places, place_loggers
+from ftlab.errors import EnvironmentFault
+from ftlab.loggers import check_loggers, forget_places, place_loggers
 from ftlab.run_folder import RunOptions
 
 RUN = RunOptions(study="first", variant="LoRA-r4", tags=["a"])
@@ -39,6 +40,15 @@ def test_what_the_configuration_or_the_environment_says_wins(monkeypatch: pytest
     place_loggers(parsed({"logger": logger}), FOLDER, RUN)
     told = logger.init_args
     assert (told.id, told.group, told.job_type, told.tags) == (None, "mine", "LoRA-r4", ["a"])
+
+
+def test_a_logger_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: package == "tensorboardX" or None)
+    check_loggers(parsed({"logger": [entry("TensorBoardLogger", {}), entry("WandbLogger", {}), entry("CSVLogger", {})]}))
+    with pytest.raises(EnvironmentFault) as caught:
+        check_loggers(parsed({"logger": entry("MLFlowLogger", MLFLOW)}))
+    assert str(caught.value) == "trainer.logger: MLFlowLogger needs mlflow, which is not installed; run `pip install mlflow`."
+    assert caught.value.exit_code == 6
 
 
 @pytest.mark.parametrize(("kind", "arguments"), [("MLFlowLogger", MLFLOW), ("WandbLogger", WANDB)])

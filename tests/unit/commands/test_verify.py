@@ -182,6 +182,32 @@ def test_a_run_that_fails_hands_on_its_exit_code(ftlab: Command, tmp_path: Path)
     assert "the run to verify ended with exit code 3: split 'train' has no column 'txet'" in result.stderr
 
 
+def test_the_words_that_fit_takes_do_not_stand_first(ftlab: Command) -> None:
+    assert "--steps N" in ftlab("verify", "--help").stdout
+    for words in ((), ("--steps", "2"), ("--model.tuning.r", "16")):
+        assert ftlab("verify", *words).stderr.startswith("ftlab: error: ftlab verify needs a configuration or a run; write ")
+    assert ftlab("verify", "config.yaml", "--steps", "0").stderr == "ftlab: error: --steps is 0; it must be 1 or more.\n"
+
+
+OWN = """
+from dataclasses import dataclass
+from ftlab.strategies.full import Full
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Full):
+    \"\"\"A strategy of somebody's own.\"\"\"
+"""
+
+
+@pytest.mark.slow
+def test_a_run_with_a_plugin_is_resumed_with_it(ftlab: Command, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "config.yaml").write_text(json.dumps(configuration("CausalLM", "Own", 0, 1, 1)))
+    result = ftlab("verify", "config.yaml", "--plugin", "own.py", "--steps", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tuning", "task", "workers", "window", "ranks"), list(itertools.product(("Full", "LoRA"), TASKS, (0, 2), (1, 3), (1, 2)))
