@@ -69,16 +69,23 @@ class Checkpoints(RunCallback, Checkpoint):
         self._saved_at = files.now()
         self._due = False
         """Whether a validation follows the step."""
+        self._began = False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         leave_at_once()  # Lightning's handler would begin a collective in the middle of another one
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = True
         self._saved_step, self._saved_at = trainer.global_step, files.now()
         on_rank_zero(trainer, lambda: self._prepare(trainer, pl_module))
         self.signals.install()
         if self._due:
             self._validate(trainer)
+
+    def catch_up(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin now, if the training did not."""
+        if not self._began:
+            self.on_train_start(trainer, pl_module)
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         try_writing(self.folder)
@@ -214,6 +221,22 @@ class Checkpoints(RunCallback, Checkpoint):
                 f"{self.folder} has {free:,} bytes free, and {self.options.keep + 2} checkpoints need about {need:,}; "
                 "free space, lower save.keep, or set run.root to another disk."
             )
+
+
+class LastValidation(RunCallback):
+    """Validates where a run goes on that has no step left: Lightning then leaves out `on_train_start` and all that follows.
+
+    It stands before whatever writes results at the end of a fit; Lightning puts the checkpoints behind it.
+
+    Args:
+        checkpoints: What knows whether a validation is due.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.checkpoints.catch_up(trainer, pl_module)
 
 
 def checkpoint_bytes(module: FinetuneModule) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ftlab.callbacks.checkpoints import Checkpoints, SaveOptions
+from ftlab.callbacks.checkpoints import Checkpoints, LastValidation, SaveOptions
 from ftlab.callbacks.exporting import Export, VerifyMerge
 from ftlab.callbacks.features import cached_features
 from ftlab.callbacks.learning_guard import LearningGuard
@@ -54,5 +54,6 @@ def run_callbacks(
     if any(isinstance(c, ModelCheckpoint) for c in own):
         raise ConfigError("trainer.callbacks has a ModelCheckpoint, whose files are not verified; use the keys under save.")
     if trainer.enable_checkpointing is not False:
-        callbacks.append(Checkpoints(folder / "checkpoints", save))
+        checkpoints = Checkpoints(folder / "checkpoints", save)
+        callbacks = [LastValidation(checkpoints), *callbacks, checkpoints]
     return callbacks

@@ -13,6 +13,7 @@ from tests.faults.small_run import (
     BATCHES,
     EPOCHS,
     INTERVAL,
+    STEPS,
     THREES,
     WORKERS,
     Place,
@@ -116,6 +117,18 @@ class TestKilled:
         if control is not None:  # without the validation that is made up for, one record is missing
             assert resumed(fork, control, without="ftlab.callbacks.checkpoints:Checkpoints._validate")[0] == 0
             assert [r["step"] for r in control.metrics() if "val_loss" in r] == [3 * n for n in range(1, EPOCHS + 1) if n != 4]
+
+    def test_before_the_last_validation_of_a_run_that_ends_by_steps(self, fork: Forker, tmp_path: Path, whole: Reference) -> None:
+        """R8: no step is left, so that Lightning does not even begin to train."""
+        end = ("--trainer.max_steps", str(STEPS))
+        place = killed(fork, tmp_path, Hook(f"{STEP}.validation_step", call=EPOCHS + 1), *end)  # the first is the check before the fit
+        control = again(place, tmp_path / "control")
+        assert place.metrics()[-1]["step"] == STEPS
+        assert "val_loss" not in place.metrics()[-1]
+        assert resumed(fork, place)[0] == 0
+        assert differences(place, whole) == []
+        assert resumed(fork, control, without="ftlab.callbacks.checkpoints:Checkpoints.catch_up")[0] == 0
+        assert "val_loss" not in control.metrics()[-1]
 
     def test_before_the_first_checkpoint(self, fork: Forker, tmp_path: Path, whole: Reference) -> None:
         """R9."""
