@@ -28,7 +28,7 @@ def run(name: str, arguments: list[str]) -> int:
     if chosen.truth is not None and chosen.items is None:
         raise ConfigError("--truth stands without --items; name the column of the answers too, as in --items label --truth right.")
     if chosen.watch:
-        _watch(Path(chosen.study), chosen.storage)
+        _watch(chosen)
     _once(_opened(chosen), wanted)
     return 0
 
@@ -39,18 +39,21 @@ def _parser(name: str) -> Arguments:
     made.add_argument("study", nargs="?", metavar="STUDY_FOLDER", help="such as studies/first_study")
     made.add_argument("--storage", metavar="URL", help="the database of the study (default: the file in its folder)")
     made.add_argument("--figures", default="", metavar="FORMATS", help="static figures too: some of png,svg,pdf")
+    made.add_argument(
+        "--interval", choices=("t", "bootstrap"), help="of the means: Student's t or the bootstrap, for 8 seeds or more (default: t)"
+    )
     made.add_argument("--items", metavar="COLUMN", help="compare over test items too: a score in the predictions that runs kept")
     made.add_argument("--truth", metavar="COLUMN", help="the column with the right answer; --items then names the predicted one")
     made.add_argument("--watch", action="store_true", help="write the page again for as long as the study runs; the open page follows")
     return made
 
 
-def _watch(folder: Path, storage: str | None) -> None:
+def _watch(chosen: Namespace) -> None:
     """Write the report whenever a trial has changed, until none waits or runs."""
     from ftlab.studies.report.writing import PAGE, opened, write
 
-    before = None
-    while (digest := opened(folder, storage)).running:
+    before, folder = None, Path(chosen.study)
+    while (digest := opened(folder, chosen.storage, interval=chosen.interval)).running:
         if digest.records != before:
             write(digest, refresh=_EVERY)
             if before is None:
@@ -64,7 +67,7 @@ def _opened(chosen: Namespace) -> Digest:
     from ftlab.studies.report.writing import opened
 
     column = None if chosen.items is None else Column(chosen.items, chosen.truth)
-    return opened(Path(chosen.study), chosen.storage, column)
+    return opened(Path(chosen.study), chosen.storage, column, chosen.interval)
 
 
 def _once(digest: Digest, wanted: list[str]) -> None:

@@ -16,12 +16,15 @@ def run(name: str, arguments: list[str]) -> int:
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py|MODULE", help="import this first")
     given = parser.parse_args(arguments)
     from ftlab import registry
+    from ftlab.studies.checking import check_names
     from ftlab.studies.spec import parse
     from ftlab.studies.sweep import write_sweep
+    from ftlab.studies.variants import variants
 
     for target in given.plugin:
         registry.use(target)
     spec = parse(Path(given.study), tuple(given.plugin))
+    check_names(spec, variants(spec))
     file = write_sweep(spec, Path(given.root) / spec.name / "sweep", given.variant)
     print(f"{file} is written. Start it with\n  wandb sweep {file}\nand, on each machine that has this folder, the agent that it names.")
     return 0

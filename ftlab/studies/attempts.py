@@ -6,14 +6,16 @@ that was taken for dead; to try again means a new attempt under the same key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ftlab.studies.planned import Planned
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, TrialState
 
 PLAN, RESULT, FAILURES = "plan", "result", "failures"
 """User attributes: what is run, what came of it, and how often this trial had crashed before."""
@@ -94,6 +96,25 @@ def standing(attempts: Sequence[Attempt]) -> Attempt | None:
             if each.outcome in wanted:
                 return each
     return attempts[-1] if attempts else None
+
+
+def judged(study: str, storage: BaseStorage) -> Study:
+    """What a pruner compares: of each trial the attempt that stands for it, so that none competes with itself or counts twice.
+
+    Args:
+        study: Name of Optuna's study.
+        storage: Where it is.
+    """
+    import optuna
+
+    class Judged(optuna.Study):
+        def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+            trials = super().get_trials(deepcopy)
+            tries = by_key(attempt(self.study_name, trial) for trial in trials)
+            numbers = {one.number for one in map(standing, tries.values()) if one is not None}
+            return [trial for trial in trials if trial.number in numbers and (states is None or trial.state in states)]
+
+    return Judged(study, storage)
 
 
 def next_failures(last: Attempt | None, retries: int) -> int | None:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from ftlab import registry
+from ftlab import registry, source
 from ftlab.given import SLOTS
-from ftlab.keys import CLASS_KEYS, known
+from ftlab.keys import CLASS_KEYS, known, parameter
+from ftlab.scope import UnreadableError
 
 _DIGITS = 16
 """Hexadecimal digits of a hash: two of a million trials share one with a chance below 1e-7."""
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_TEXTS = {"str", "Path", "list", "tuple", "Sequence", "dict", "Mapping"}
+"""Words of the type of a key that takes no number."""
+
+
+class _Text(str):
+    """Text that looks like a number and is none, also where its key is no longer known."""
+
+    __slots__ = ()
 
 
 def digest_of(value: object) -> str:
@@ -36,7 +48,7 @@ def canonical(value: object, key: str = "") -> object:
     if isinstance(value, list | tuple):
         return [canonical(v, key) for v in value]
     if isinstance(value, str):
-        return _number(value) if (named := _class(value, key)) is None else named
+        return _number(value, key) if (named := _class(value, key)) is None else named
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value) if abs(value) < 2**53 else value
     return value if value is None or isinstance(value, bool | int | float) else str(value)  # YAML has dates
@@ -73,8 +85,31 @@ def _class(name: str, key: str) -> str | None:
     return f"{package}.{name}" if package and name.isidentifier() else None
 
 
-def _number(text: str) -> object:
-    """YAML reads 1e-3 as text, which a parser with a type takes as the number that it is."""
-    with suppress(ValueError):
-        return canonical(float(text))
-    return text
+def _number(text: str, key: str) -> object:
+    """YAML reads 1e-3 as text, which a parser with a type takes as the number that it is.
+
+    What may be meant as text stays text: 12e4567 is a commit, and 1.10 is another version than 1.1.
+    """
+    if isinstance(text, _Text) or not _NUMBER.fullmatch(text):
+        return text
+    number = float(text)
+    if not math.isfinite(number) or len(text) > len(repr(number)) or _takes_text(key):
+        return _Text(text)
+    return canonical(number)
+
+
+def _takes_text(key: str) -> bool:
+    """Whether a key takes text and no number, as far as the source of its class says."""
+    types = [set(re.findall(r"\w+", each.type)) - {"None", "Optional"} for each in _parameters(key)]
+    return bool(types) and all("str" in words and words <= _TEXTS for words in types)
+
+
+def _parameters(key: str) -> Iterator[source.Parameter]:
+    """What a key may be: an argument of a section, or of any plugin that may stand in its slot."""
+    with suppress(UnreadableError):
+        if (found := parameter(key)) is not None:
+            yield found
+    slot, _, name = key.rpartition(".")
+    for plugin in registry.plugins(SLOTS[slot]) if slot in SLOTS else ():
+        with suppress(UnreadableError):
+            yield from (each for each in source.read(plugin.class_path).parameters if each.name == name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ftlab.errors import ConfigError
 from ftlab.studies.canonical import digest_of, flat
@@ -63,6 +65,7 @@ def changes(old: StudySpec, new: StudySpec) -> Iterator[Change]:
         old: The study that was run.
         new: What is asked for.
     """
+    yield from _code(old, new)
     for key in _WHAT + _HOW:
         was, now = (plain_of(getattr(spec, key)) for spec in (old, new))
         if digest_of(was) != digest_of(now):
@@ -74,6 +77,32 @@ def changes(old: StudySpec, new: StudySpec) -> Iterator[Change]:
     yield from _tuning(old.tune, new.tune)
     if digest_of([before, plain_of(old.set)]) == digest_of([after, plain_of(new.set)]):  # else every variant differs
         yield from _variants(old, new)
+
+
+def code_of(plugins: Sequence[str]) -> dict[str, str]:
+    """Name of each plugin → a hash of its file; a module's code is that of its package, which is not looked at.
+
+    Args:
+        plugins: What `--plugin` named.
+    """
+    files = [(target, Path(target).expanduser()) for target in plugins]
+    return {path.name if target.endswith(".py") else target: _hash(path) for target, path in files}
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else ""
+
+
+def _code(old: StudySpec, new: StudySpec) -> Iterator[Change]:
+    """Code is told by what the file holds, not by where it lies: machines differ in that."""
+    before, after = (code_of(spec.plugins) if spec.code is None else spec.code for spec in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield Change(f"--plugin {name} is no longer given", False)
+        elif name not in before:
+            yield Change(f"--plugin {name} is new", True)
+        elif before[name] != after[name]:
+            yield Change(f"the code of --plugin {name} is another", False)
 
 
 def _flat(content: Mapping[str, object]) -> dict[str, object]:
@@ -128,8 +157,11 @@ def _variants(old: StudySpec, new: StudySpec) -> Iterator[Change]:
         yield Change(f"factors were {', '.join(factors[0]) or 'none'} and are {', '.join(factors[1]) or 'none'}", False)
         return
     before, after = ({v.name: v for v in variants(spec)} for spec in (old, new))
+    called = {digest_of(settled(v.settings)): name for name, v in after.items()}
     for name, one in before.items():
-        if name not in after:
+        if name not in after and (other := called.get(digest_of(settled(one.settings)))):
+            yield Change(f"the variant {name} is now called {other}", False)
+        elif name not in after:
             yield Change(f"the variant {name} is no longer there", False)
         elif _key(one) != _key(after[name]):
             yield Change(f"the variant {name} sets other values", False)

@@ -13,7 +13,7 @@ from ftlab.given import COMMAND_LINE, SLOTS, Given, given, take
 from ftlab.keys import CLASS_KEYS
 from ftlab.studies.canonical import digest_of, flat, plain
 from ftlab.studies.space import space_of
-from ftlab.studies.spec import DECLARED, Dimension, StudySpec
+from ftlab.studies.spec import DECLARED, Dimension, StudySpec, plain_of
 from ftlab.studies.taking import told
 from ftlab.studies.variants import Variant
 from ftlab.studies.words import words
@@ -72,7 +72,9 @@ def check_values(spec: StudySpec, found: list[Variant]) -> dict[str, Any]:
     known: dict[str, str] = {}
     for variant in found:
         with told(place(variant)):
-            for tuned in _draws(space_of(spec, variant)):
+            space = space_of(spec, variant)
+            parsed: list[object] = []
+            for tuned in _draws(space):
                 arguments, values = _values(spec, variant, tuned)
                 for plugin in preflight.check(values, "fit"):
                     registry.load(plugin)
@@ -81,7 +83,8 @@ def check_values(spec: StudySpec, found: list[Variant]) -> dict[str, Any]:
                 configs[variant.name] = config = parser.parse_args(arguments)
                 check_settings("fit", config)
                 _make(parser, config.clone())
-            key = digest_of(repr([(k, v) for k, v in sorted(config.as_dict().items()) if k not in _NOT_THE_RUN]))
+                parsed.append(repr([(k, v) for k, v in sorted(config.as_dict().items()) if k not in _NOT_THE_RUN]))
+            key = digest_of([parsed, plain_of(space)])  # one that is searched is not the one that lies at an end of what is searched
             if known.setdefault(key, variant.name) != variant.name:
                 raise ConfigError(f"its settings give the run that {known[key]} is; remove one of them, or change what they set.")
     return configs

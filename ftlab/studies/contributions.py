@@ -20,14 +20,12 @@ class Part:
         whole: Variant with all parts.
         without: Variant with all parts but this one.
         alone: Variant with this part only, if it was run.
-        none: Variant with no part, if it was run.
     """
 
     name: str
     whole: str
     without: str
     alone: str | None = None
-    none: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +35,12 @@ class Contribution:
     Args:
         part: Its name.
         to_whole: The whole against all but this part: "better" says that the part helps the others.
-        by_itself: This part alone against none: "better" says that it helps without the others. Where none was not run, against the
-            whole: "worse" says that the others are needed. None where it was not run alone.
+        by_itself: This part alone against the whole: "worse" says that the others are needed. None where it was not run alone.
     """
 
     part: str
     to_whole: Comparison
     by_itself: Comparison | None
-
-    def text(self) -> str:
-        """The contribution in one sentence."""
-        found = [self.to_whole] if self.by_itself is None else [self.to_whole, self.by_itself]
-        return f"{self.part}: {' '.join(comparison.text() for comparison in found)}"
 
 
 def parts_of(records: Iterable[TrialRecord]) -> list[Part]:
@@ -57,26 +49,38 @@ def parts_of(records: Iterable[TrialRecord]) -> list[Part]:
     Args:
         records: Of one study.
     """
-    groups: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    groups: dict[tuple[tuple[str, str], ...], dict[str, TrialRecord]] = {}
     for record in records:
         if NAME in record.levels:
             rest = tuple((factor, level) for factor, level in record.levels.items() if factor != NAME)
-            groups.setdefault(rest, {})[record.levels[NAME]] = record.variant
-    return [part for rest, variants in groups.items() for part in _parts(variants, ", ".join(level for _, level in rest))]
+            groups.setdefault(rest, {}).setdefault(record.levels[NAME], record)
+    return [part for rest, first in groups.items() for part in _parts(first, ", ".join(level for _, level in rest))]
 
 
-def _parts(variants: Mapping[str, str], rest: str) -> list[Part]:
-    names = [level.removeprefix(WITHOUT) for level in variants if level.startswith(WITHOUT)]
-    if WHOLE not in variants:
+def _parts(first: Mapping[str, TrialRecord], rest: str) -> list[Part]:
+    """The parts of one combination.
+
+    Args:
+        first: Level of the knock-out → a trial with it.
+        rest: The levels of the other factors, in words.
+    """
+    names = [level.removeprefix(WITHOUT) for level in first if level.startswith(WITHOUT)]
+    if WHOLE not in first:
         return []
     found = []
     for name in names:
-        # Of two parts one without the other is that one alone, and such a variant runs once.
-        alone = variants.get(f"{ALONE}{name}") or next((variants[f"{WITHOUT}{n}"] for n in names if n != name and len(names) == 2), None)
-        found.append(
-            Part(name=f"{name} ({rest})" if rest else name, whole=variants[WHOLE], without=variants[f"{WITHOUT}{name}"], alone=alone)
-        )
+        without, alone = first[f"{WITHOUT}{name}"], first.get(f"{ALONE}{name}")
+        if alone is None and len(names) == 2 and _of_two(first[WHOLE], without):
+            alone = next(first[f"{WITHOUT}{other}"] for other in names if other != name)
+        shown = f"{name} ({rest})" if rest else name
+        found.append(Part(name=shown, whole=first[WHOLE].variant, without=without.variant, alone=alone.variant if alone else None))
     return found
+
+
+def _of_two(whole: TrialRecord, without: TrialRecord) -> bool:
+    """Whether the whole has two parts: one without the other is then that one alone, and such a variant runs once."""
+    lists = {key: value for key, value in whole.settings.items() if key not in whole.tuned and isinstance(value, list | tuple)}
+    return [len(value) for key, value in lists.items() if without.settings.get(key) != value] == [2]
 
 
 def contributions(records: Iterable[TrialRecord], parts: Sequence[Part], direction: Direction) -> list[Contribution]:
@@ -91,10 +95,10 @@ def contributions(records: Iterable[TrialRecord], parts: Sequence[Part], directi
         ConfigError: A part names a variant that the study does not have.
     """
     pairs = [(part.whole, part.without) for part in parts]
-    singles = {part.name: (part.alone, part.none or part.whole) for part in parts if part.alone is not None}
-    found = compare_pairs(records, [*pairs, *singles.values()], direction)
-    alone = dict(zip(singles, found[len(parts) :], strict=True))
+    singles = [(part.alone, part.whole) for part in parts if part.alone is not None]
+    found = compare_pairs(records, [*pairs, *singles], direction)
+    alone = iter(found[len(parts) :])
     return [
-        Contribution(part=part.name, to_whole=whole, by_itself=alone.get(part.name))
-        for part, whole in zip(parts, found[: len(parts)], strict=True)
+        Contribution(part=part.name, to_whole=whole, by_itself=None if part.alone is None else next(alone))
+        for part, whole in zip(parts, found, strict=False)
     ]

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
-from ftlab.studies.intervals import Interval, constant, t_interval
+from ftlab.studies.intervals import Interval, Kind, constant, interval_of
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.statistics import scores_of
 
@@ -43,7 +43,7 @@ class LevelMean:
     Args:
         levels: Its name; of a cell, two names.
         mean: Over the seeds' means.
-        interval: By Student's t over the seeds' means: what else varies is the same in each.
+        interval: Over the seeds' means: what else varies is the same in each.
     """
 
     levels: Levels
@@ -102,18 +102,19 @@ class _Design:
     def cells(self) -> list[Levels]:
         return list(next(iter(self.scores.values()), {}))
 
-    def means(self, level: Mapping[Levels, Sequence[float]]) -> tuple[LevelMean, ...]:
-        return tuple(LevelMean(levels=name, mean=fmean(values), interval=t_interval(values)) for name, values in level.items())
+    def means(self, level: Mapping[Levels, Sequence[float]], kind: Kind) -> tuple[LevelMean, ...]:
+        return tuple(LevelMean(levels=name, mean=fmean(values), interval=interval_of(values, kind)) for name, values in level.items())
 
     def over_seeds(self) -> dict[Levels, list[float]]:
         return {cell: [row[cell] for row in self.scores.values()] for cell in self.cells()}
 
 
-def main_effects(records: Iterable[TrialRecord]) -> list[FactorEffect]:
+def main_effects(records: Iterable[TrialRecord], interval: Kind = "t") -> list[FactorEffect]:
     """The effect of every factor with at least two levels.
 
     Args:
         records: Of one study.
+        interval: What the intervals of the means are by.
     """
     known = list(records)
     effects = []
@@ -122,7 +123,7 @@ def main_effects(records: Iterable[TrialRecord]) -> list[FactorEffect]:
         effects.append(
             FactorEffect(
                 factor=factor,
-                levels=design.means(design.over_seeds()),
+                levels=design.means(design.over_seeds(), interval),
                 seeds=tuple(design.scores),
                 anova=_anova(design, _centred(design)),
                 notes=design.notes,
@@ -131,11 +132,12 @@ def main_effects(records: Iterable[TrialRecord]) -> list[FactorEffect]:
     return effects
 
 
-def interactions(records: Iterable[TrialRecord]) -> list[Interaction]:
+def interactions(records: Iterable[TrialRecord], interval: Kind = "t") -> list[Interaction]:
     """The interaction of every two factors with at least two levels each.
 
     Args:
         records: Of one study.
+        interval: What the intervals of the means are by.
     """
     known = list(records)
     found = []
@@ -145,8 +147,8 @@ def interactions(records: Iterable[TrialRecord]) -> list[Interaction]:
         found.append(
             Interaction(
                 factors=(one, other),
-                cells=design.means(design.over_seeds()),
-                departures=design.means(departures),
+                cells=design.means(design.over_seeds(), interval),
+                departures=design.means(departures, interval),
                 seeds=tuple(design.scores),
                 anova=_anova(design, departures),
                 notes=design.notes,

@@ -12,7 +12,7 @@ from ftlab import strict_yaml
 from ftlab.errors import ConfigError
 from ftlab.folders import try_writing
 from ftlab.run_folder import write_text
-from ftlab.studies.changes import check_same
+from ftlab.studies.changes import check_same, code_of
 from ftlab.studies.space import trials_of
 from ftlab.studies.spec import StudySpec, parse, restored
 from ftlab.studies.storage import Store, jsonable
@@ -50,9 +50,10 @@ def settle(store: Store, spec: StudySpec, folder: Path, extend: bool) -> StudySp
     check_folder(spec, folder)
     compared = store.study(f"{spec.name}/seeds", spec.direction)
     stored = compared.user_attrs.get(_ATTRIBUTE)
-    asked = jsonable({"document": spec.document, "base": spec.base_content})
+    code = code_of(spec.plugins)
+    asked = jsonable({"document": spec.document, "base": spec.base_content, "plugins": code})
     if stored is not None:
-        before = restored(stored["document"], stored["base"])
+        before = restored(stored["document"], stored["base"], stored.get("plugins", code))  # former versions did not keep them
         check_same(before, spec, extend)
         _check_tuned(before, spec, {t.user_attrs["plan"]["variant"] for t in compared.get_trials(deepcopy=False)})
     if stored != asked:

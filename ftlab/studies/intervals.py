@@ -12,6 +12,8 @@ import numpy as np
 from ftlab.errors import ConfigError
 
 Kind = Literal["t", "bootstrap"]
+CALLED: dict[Kind, str] = {"t": "Student's t", "bootstrap": "the bootstrap"}
+"""What an interval is by, within a sentence."""
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
@@ -42,15 +44,21 @@ def check_seeds(interval: Kind, seeds: int) -> None:
     """Refuse an interval that was asked for and cannot be had.
 
     Args:
-        interval: The study's choice.
+        interval: The user's choice.
         seeds: How many different seeds the study has.
 
     Raises:
         ConfigError: There are fewer than it needs.
     """
     if seeds < LEAST[interval]:
-        other = f" or choose interval t, which needs {LEAST['t']}" if LEAST["t"] <= seeds else ""
-        raise ConfigError(f"interval {interval} needs at least {LEAST[interval]} different seeds and seeds has {seeds}; add seeds{other}.")
+        other = f", or choose t, which needs {LEAST['t']}" if LEAST["t"] <= seeds else ""
+        needs = f"which needs at least {LEAST[interval]} different seeds, and the study has {seeds}"
+        raise ConfigError(f"--interval is {interval}, {needs}; add seeds{other}.")
+
+
+def interval_of(values: Sequence[float], kind: Kind) -> Interval | None:
+    """Of the mean; None for too few values."""
+    return t_interval(values) if kind == "t" else bootstrap_interval(values)
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:

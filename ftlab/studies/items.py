@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ftlab.errors import DataError
 from ftlab.studies.comparisons import Verdict, holm, verdict
-from ftlab.studies.intervals import ALPHA, LEVEL, Interval
+from ftlab.studies.intervals import ALPHA, LEVEL, Interval, constant
 from ftlab.studies.statistics import Direction
 
 Scores = Mapping[int, float]
@@ -19,6 +19,7 @@ Scores = Mapping[int, float]
 _RESAMPLES = 9999
 _BATCH = 128
 """Resamples that are held at once: 10,000 rows take 10 MB."""
+_STILL = "Not tested: one row, or one difference that is the same in every row with every seed, has no noise to test it against."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,11 @@ class ItemComparison:
         difference: Mean of one - other.
         over_rows: Interval for other rows and these very runs, by the paired bootstrap.
         p_rows: The same by the exchange of the two variants within rows; of one seed and right or wrong it is McNemar's question.
-        over_both: Interval for other rows and other seeds; None of one seed.
-        p_both: Its test.
+        over_both: Interval for other rows and other seeds; None of one seed or one row.
+        p_both: Its test; also None where every row differs alike with every seed, so that there is no noise to test against.
         mcnemar: Seed → test, where all scores are 0 or 1; the seeds share their rows, so they are not added up.
-        verdict: From `p_both`, or from `p_rows` where there is one seed.
+        p: That of the two which the verdict is from: `p_rows` of one seed, else `p_both`, since rows do not speak for other seeds.
+        verdict: From `p`.
         notes: Sentences to print beside it.
     """
 
@@ -67,6 +69,7 @@ class ItemComparison:
     over_both: Interval | None
     p_both: float | None
     mcnemar: Mapping[int, McNemar]
+    p: float | None
     verdict: Verdict
     notes: tuple[str, ...]
 
@@ -112,8 +115,9 @@ def compare_items(one: Mapping[int, Scores], other: Mapping[int, Scores], direct
     differences = np.array([[one[seed][row] - other[seed][row] for row in rows] for seed in seeds], dtype=np.float64)
     tests = _mcnemar_per_seed(one, other, seeds, rows)
     over_rows, p_rows = _over_rows(differences.mean(0))
-    over_both, p_both = over_rows_and_seeds(differences)
+    over_both, p_both = over_rows_and_seeds(differences, max(abs(run[row]) for run in runs for row in rows))
     difference = float(differences.mean())
+    p = p_rows if len(seeds) == 1 else p_both
     return ItemComparison(
         seeds=seeds,
         rows=len(rows),
@@ -123,19 +127,23 @@ def compare_items(one: Mapping[int, Scores], other: Mapping[int, Scores], direct
         over_both=over_both,
         p_both=p_both,
         mcnemar=tests,
-        verdict=verdict(p_rows if p_both is None else p_both, difference, direction),
-        notes=tuple(_notes(one, other, runs, seeds, len(rows))),
+        p=p,
+        verdict=verdict(p, difference, direction),
+        notes=(*_notes(one, other, runs, seeds, len(rows)), *([_STILL] if p is None else [])),
     )
 
 
-def over_rows_and_seeds(differences: NDArray[np.float64]) -> tuple[Interval | None, float | None]:
+def over_rows_and_seeds(differences: NDArray[np.float64], scale: float | None = None) -> tuple[Interval | None, float | None]:
     """Interval and p of a mean over a table of seeds × rows, both taken at random; (None, None) for one seed or one row.
+
+    Where all of the table is one number but for rounding, the interval has no width, and p is None unless that number is 0.
 
     Variance of the mean: (MS_seeds + MS_rows - MS_rest) / (seeds · rows), the crossed random-effects model of Cornfield and Tukey (1956),
     no component below zero, with the degrees of freedom of Satterthwaite (1946).
 
     Args:
         differences: (seeds, rows).
+        scale: The greatest of the numbers that they are differences of, whose rounding they have; None for their own.
     """
     seeds, rows = differences.shape
     if seeds < 2 or rows < 2:
@@ -143,14 +151,15 @@ def over_rows_and_seeds(differences: NDArray[np.float64]) -> tuple[Interval | No
     from scipy import stats
 
     mean = float(differences.mean())
+    values, scales = differences.ravel().tolist(), None if scale is None else [scale]
+    if constant(values, scales):
+        return Interval(mean, mean, "t"), 1.0 if constant([0.0, *values], scales) else None
     by_seed, by_row = differences.mean(1), differences.mean(0)
     rest = differences - by_seed[:, None] - by_row[None, :] + mean
     ms_seeds, ms_rows = rows * float(by_seed.var(ddof=1)), seeds * float(by_row.var(ddof=1))
     ms_rest = float((rest**2).sum()) / ((seeds - 1) * (rows - 1))
     parts = [(max(ms_seeds, ms_rest), seeds - 1), (max(ms_rows, ms_rest), rows - 1), (-ms_rest, (seeds - 1) * (rows - 1))]
     total = sum(part for part, _ in parts)
-    if total <= 0:
-        return Interval(mean, mean, "t"), 1.0 if mean == 0 else None
     freedom = total**2 / sum(part**2 / degrees for part, degrees in parts)
     error = math.sqrt(total / differences.size)
     half = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error

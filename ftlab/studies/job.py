@@ -26,6 +26,10 @@ _LOCKED = 600.0
 """Seconds to wait for a process of a dead runner that still holds the run's folder."""
 
 
+_Leaving = Literal["stopped", "pruned"]
+"""Why a trial was asked to save a checkpoint and leave."""
+
+
 class Child(Protocol):
     """A started run; see `ftlab.studies.warm`."""
 
@@ -50,7 +54,8 @@ class Ended:
         error: One sentence.
         value: The metric.
         logged: What was logged where the metric was not.
-        seconds: From its start.
+        begun: When it was started, by the monotonic clock.
+        seconds: From then on.
         orphaned: It died because what had forked it did.
     """
 
@@ -60,6 +65,7 @@ class Ended:
     error: str
     value: float | None = None
     logged: tuple[str, ...] = ()
+    begun: float = 0.0
     seconds: float = 0.0
     orphaned: bool = False
 
@@ -100,6 +106,11 @@ class Job:
         """What is run."""
         return self.claim.attempt.planned
 
+    @property
+    def seconds(self) -> float:
+        """Time since its start."""
+        return time.monotonic() - self._begun
+
     def look(self) -> Ended | None:
         """Go on with it; how it ended, once it has."""
         now = time.monotonic()
@@ -137,10 +148,11 @@ class Job:
         minutes = self.queue.spec.timeout_minutes
         if self.ending == "fenced":
             child.kill()
-        elif minutes is not None and now - self._begun > 60 * minutes and self.ending != "timeout":
+        elif self.ending in ("stopped", "pruned"):  # it saves a checkpoint, for which the limit does not count
+            if now - self._asked > _LEAVE:
+                child.kill()
+        elif minutes is not None and now - self._begun > 60 * minutes and not self.ending:
             self.ending = "timeout"
-            child.kill()
-        elif self.ending in ("stopped", "pruned") and now - self._asked > _LEAVE:
             child.kill()
         elif not self.ending and self._report():
             self._leave("pruned")
@@ -165,7 +177,7 @@ class Job:
                 break
         return hopeless
 
-    def _leave(self, why: Literal["stopped", "pruned"]) -> None:
+    def _leave(self, why: _Leaving) -> None:
         if not self.ending:
             self.ending, self._asked = why, time.monotonic()
             if self.child is not None:
@@ -173,7 +185,7 @@ class Job:
 
     def _end(self, child: Child, code: int) -> Ended:
         cpu = child.cpu_seconds()
-        result = {"code": code, "cpu_seconds": cpu, "wall_seconds": time.monotonic() - self._begun}
+        result = {"code": code, "cpu_seconds": cpu, "wall_seconds": self.seconds}
         if self.ending == "fenced":
             return self._finished(None, code, "another runner has taken it over")
         if code == 0:
@@ -214,7 +226,7 @@ class Job:
                 outcome, error = None, "another runner has taken it over"
         return Ended(
             planned=self.planned, outcome=outcome, code=code, error=error, value=value, logged=logged,
-            seconds=time.monotonic() - self._begun, orphaned=orphaned,
+            begun=self._begun, seconds=self.seconds, orphaned=orphaned,
         )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a run, and so a variant and a study, may be called."""
 _LONGEST = 32
 """Characters of one level within a name; a name has room for two whole ones and shortened ones."""
+_WHOLE = 2**53
+"""Whole numbers below it are written without a point, however they are spelled."""
 
 RESERVED = {
     "seed_everything": "the study's own seeds",
@@ -62,9 +64,10 @@ def checked(found: Factor, where: str) -> Factor:
     words: dict[str, Level] = {}
     for level in found.levels:
         other = words.setdefault(level.word.casefold(), level)
-        if other is not level and settled(other.settings) == settled(level.settings):
+        same = settled(other.settings) == settled(level.settings)  # in another spelling it runs once, and that is said
+        if other is not level and same and repr(other.settings) == repr(level.settings):
             raise ConfigError(f"{where} has {level.label} twice; keep one of them.")
-        if other is not level:
+        if not same:
             raise ConfigError(f"{where}: two levels would both be called {level.word}; give them names (name: {{key: value}}).")
     return found
 
@@ -103,17 +106,22 @@ def _named(label: str, value: object, where: str) -> Level:
 
 
 def _valued(key: str, value: object) -> Level:
-    label = label_of(value)
-    bare = value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and isinstance(canonical(value), float))
+    label = label_of(value, key)
+    bare = value is None or isinstance(value, bool) or _number(value, key) is not None
     short = key.rpartition(".")[2]
     gap = "-" if value is None or isinstance(value, bool) else ""
     return Level(label=label, word=f"{short}{gap}{label}" if bare else label, settings=flat(key, value))
 
 
-def label_of(value: object) -> str:
-    """A short name for a value, of characters that a run's name may have."""
-    text = _text(value)
-    if isinstance(value, int | float):
+def label_of(value: object, key: str = "") -> str:
+    """A short name for a value, of characters that a run's name may have, the same however the value is spelled.
+
+    Args:
+        value: As the study file has it.
+        key: The dotted key under which it stands.
+    """
+    text = _text(value, key)
+    if _number(value, key) is not None:
         return text.replace("+", "")
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")
     if safe == text and len(text) <= _LONGEST:
@@ -121,21 +129,28 @@ def label_of(value: object) -> str:
     return f"{safe[: _LONGEST - 5] or 'value'}-{digest_of(value)[:4]}"  # what was replaced or cut must not make two the same
 
 
-def _text(value: object) -> str:
+def _number(value: object, key: str) -> float | None:
+    """The number that a value is, also one that YAML takes for text."""
+    found = canonical(value, key)
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def _text(value: object, key: str = "") -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping) and "class_path" in value:
-        fields = value.get("init_args") or {}
-        return "-".join([_text(value["class_path"]), *(_field(str(k), v) for k, v in fields.items())])
+        return "-".join([_text(value["class_path"]), *_fields(value.get("init_args") or {})])
     if isinstance(value, Mapping):
-        return "-".join(_field(str(k), v) for k, v in value.items()) or "empty"
+        return "-".join(_fields(value)) or "empty"
     if isinstance(value, list):
-        return "-".join(map(_text, value)) or "empty"
+        return "-".join(_text(each, key) for each in value) or "empty"
+    if (number := _number(value, key)) is not None:
+        return str(int(number)) if number == number // 1 and abs(number) < _WHOLE else str(number)
     if isinstance(value, str) and all(part.isidentifier() for part in value.split(".")):
         last = value.rpartition(".")[2]
         return last if last[0].isupper() else value  # a class goes without its module; train.jsonl is no class
     return str(value)
 
 
-def _field(name: str, value: object) -> str:
-    return f"{name}{_text(value)}"
+def _fields(value: Mapping[object, object]) -> list[str]:
+    return sorted(f"{name}{_text(each)}" for name, each in value.items())

@@ -87,23 +87,24 @@ def _work(found: Mapping[str, tuple[int, int] | None], tuning: Mapping[str, int]
 
 def _cost(folder: Path, total: int, workers: int) -> str:
     """Time for what is left, from the runs of the study that are complete."""
-    finished = _finished(folder / RESULTS)
+    finished, over = _finished(folder / RESULTS)
     if not finished:
         return "cost: not known until runs of the study are complete"
-    left, (wall, cpu) = max(total - len(finished), 0), (sum(column) / len(finished) for column in zip(*finished, strict=True))
+    left, (wall, cpu) = max(total - over, 0), (sum(column) / len(finished) for column in zip(*finished, strict=True))
     means = f"from {_duration(wall)} and {_duration(cpu)} for each of the {len(finished)} that are complete"
     return (
         f"cost: about {_duration(left * wall / workers)}, and {_duration(left * cpu)} of processor time, for {_count(left, 'run')}; {means}"
     )
 
 
-def _finished(table: Path) -> list[tuple[float, float]]:
-    """Seconds and seconds of processor time of each complete run in the study's table."""
+def _finished(table: Path) -> tuple[list[tuple[float, float]], int]:
+    """Seconds and seconds of processor time of each complete run in the study's table, and how many runs are over; pruned ones are too."""
     if not table.is_file():
-        return []
+        return [], 0
     with table.open(encoding="utf-8", newline="") as file:
-        rows = [(row.get("wall_seconds"), row.get("cpu_seconds")) for row in csv.DictReader(file) if row.get("state") == "complete"]
-    return [(float(wall), float(cpu)) for wall, cpu in rows if wall and cpu]
+        rows = [row for row in csv.DictReader(file) if row.get("state") in ("complete", "pruned")]
+    times = [(row.get("wall_seconds"), row.get("cpu_seconds")) for row in rows if row["state"] == "complete"]
+    return [(float(wall), float(cpu)) for wall, cpu in times if wall and cpu], len(rows)
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from ftlab.errors import ConfigError, suggest
 from ftlab.studies.canonical import flat
 from ftlab.studies.knockout import knocked_out
 from ftlab.studies.levels import NAME, factor, label_of, settings_of, settled
-from ftlab.studies.space import parsed_tune
+from ftlab.studies.space import LARGEST_SEED, parsed_tune
 from ftlab.studies.spec import Factor, Skip, Stop, StudySpec
 from ftlab.studies.stop import parsed_stop
 from ftlab.studies.taking import at_least, mapping, only, printable, shown, told, typed
@@ -21,8 +21,6 @@ KEYS = (
 )  # fmt: skip
 """What a study file may hold."""
 _SEEDS = 5
-_LARGEST_SEED = 2**32 - 1
-"""Of NumPy's generators, which Lightning seeds with the same number."""
 
 
 def parsed(path: Path, plugins: tuple[str, ...]) -> StudySpec:
@@ -61,7 +59,7 @@ def understood(document: dict[str, Any], base: Path, content: dict[str, Any], pl
     check_keys(document)
     shared = settings_of(document.get("set"), "set")
     factors = _factors(document, content, shared)
-    seeds = _seeds(document.get("seeds", _SEEDS))
+    seeds = seeds_of(document)
     tune = parsed_tune(document["tune"], seeds) if document.get("tune") is not None else None
     return StudySpec(
         name=_name(document["name"]), base=base, base_content=content, document=document, factors=factors, seeds=seeds,
@@ -91,7 +89,9 @@ def _factors(document: dict[str, Any], base: dict[str, Any], shared: dict[str, o
     return tuple(found)
 
 
-def _seeds(value: object) -> tuple[int, ...]:
+def seeds_of(document: dict[str, Any]) -> tuple[int, ...]:
+    """The seeds that a study file lists or counts."""
+    value = document.get("seeds", _SEEDS)
     if isinstance(value, int) and not isinstance(value, bool):
         return tuple(range(at_least(value, 1, "seeds")))
     if not isinstance(value, list) or not value:
@@ -100,8 +100,8 @@ def _seeds(value: object) -> tuple[int, ...]:
     twice = next((seed for place, seed in enumerate(seeds) if seed in seeds[:place]), None)
     if twice is not None:
         raise ConfigError(f"seeds has {twice} twice, which would be one sample counted as two; name each seed once.")
-    if max(seeds) > _LARGEST_SEED:
-        raise ConfigError(f"seeds has {max(seeds)}; a seed is at most {_LARGEST_SEED}.")
+    if max(seeds) > LARGEST_SEED:
+        raise ConfigError(f"seeds has {max(seeds)}; a seed is at most {LARGEST_SEED}.")
     return tuple(seeds)
 
 
@@ -175,7 +175,7 @@ def _level(of: Factor, value: object, where: str) -> str:
     """The label of the level that a skip means, written as it is in factors."""
     labels = [level.label for level in of.levels]
     meant = settled(flat(of.name, value))
-    found = [level.label for level in of.levels if level.label == label_of(value) or settled(level.settings) == meant]
+    found = [level.label for level in of.levels if level.label == label_of(value, of.name) or settled(level.settings) == meant]
     if not found:
-        raise ConfigError(f"{where} is {shown(value)}, which is no level of it; {suggest(label_of(value), labels)}")
+        raise ConfigError(f"{where} is {shown(value)}, which is no level of it; {suggest(label_of(value, of.name), labels)}")
     return found[0]

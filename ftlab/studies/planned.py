@@ -19,7 +19,7 @@ class Planned:
     """A trial before it runs.
 
     Args:
-        key: Hash of settings, seed and phase.
+        key: Hash of variant, settings, seed and phase.
         variant: Name of what is compared.
         levels: Factor → level.
         phase: What it is for.
@@ -51,7 +51,7 @@ def tuning(spec: StudySpec, variant: Variant) -> list[Planned]:
     They are points of a scrambled Sobol' sequence (Sobol' 1967; Owen 1995), which a seed determines: what is tried depends neither on
     what was found before nor on how many workers there are or when one of them died, and variants with one space are offered the same.
     """
-    space = space_of(spec, variant)
+    space = dict(sorted(space_of(spec, variant).items()))  # a dimension of the sequence belongs to a name, whatever the file's order
     if spec.tune is None or not space:
         return []
     found: dict[str, Planned] = {}
@@ -78,8 +78,8 @@ def _planned(
 ) -> Planned:
     settings = {**variant.settings, **tuned}
     return Planned(
-        key=trial_key(settings, seed, phase), variant=variant.name, levels=variant.levels, phase=phase, seed=seed, id=identity,
-        settings=settings, tuned=dict(tuned), params=params or {},
+        key=trial_key(variant.name, settings, seed, phase), variant=variant.name, levels=variant.levels, phase=phase, seed=seed,
+        id=identity, settings=settings, tuned=dict(tuned), params=params or {},
     )  # fmt: skip
 
 

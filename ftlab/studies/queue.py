@@ -52,7 +52,7 @@ class Queue:
         self.known: dict[str, list[Attempt]] = {}
         self.wanted: list[Planned] = []
         self._waiting: deque[Attempt] = deque()
-        self._pruners: dict[str, BasePruner] = {}
+        self._pruners: dict[str, tuple[BasePruner, Study]] = {}
         self._compared = f"{spec.name}/seeds"
         tuned = [name for name, planned in self.tuning.items() if planned]
         self._studies = {name: self._open(name) for name in (*(f"{spec.name}/tune/{t}" for t in tuned), self._compared)}
@@ -109,9 +109,11 @@ class Queue:
             UpdateFinishedTrialError: The trial is not this runner's any more.
         """
         rdb, name = self.store.rdb, claim.attempt.study
-        chosen = self._pruners.setdefault(name, pruner(self.spec.stop))
+        if name not in self._pruners:
+            self._pruners[name] = pruner(self.spec.stop), self.store.patiently(attempts.judged, name, rdb)
+        chosen, others = self._pruners[name]
         self.store.patiently(rdb.set_trial_intermediate_value, claim.trial, step, value)
-        return self.store.patiently(chosen.prune, self._studies[name], self.store.patiently(rdb.get_trial, claim.trial))
+        return self.store.patiently(chosen.prune, others, self.store.patiently(rdb.get_trial, claim.trial))
 
     def finish(
         self, claim: Claim, outcome: Outcome, result: Mapping[str, Any], value: float | None = None

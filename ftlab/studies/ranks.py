@@ -54,6 +54,8 @@ class Ranking:
 def scores_by(records: Iterable[TrialRecord], factor: str) -> dict[str, dict[str, float]]:
     """Data set → method → mean over seeds, where the levels of a factor are the data sets and all other levels make the method.
 
+    A method that was run there and of which no seed gave a score has nan.
+
     Args:
         records: Of one study.
         factor: Whose levels are data sets.
@@ -68,9 +70,7 @@ def scores_by(records: Iterable[TrialRecord], factor: str) -> dict[str, dict[str
         if factor not in levels[variant]:
             raise ConfigError(f"variant {variant} has no factor '{factor}' to rank over; {suggest(factor, levels[variant])}")
         method = ", ".join(level for name, level in levels[variant].items() if name != factor)
-        row = found.setdefault(levels[variant][factor], {})
-        if scores:
-            row[method] = fmean(scores.values())
+        found.setdefault(levels[variant][factor], {})[method] = fmean(scores.values()) if scores else math.nan
     return found
 
 
@@ -78,7 +78,7 @@ def rank(scores: Mapping[str, Mapping[str, float]], direction: Direction) -> Ran
     """Friedman's test over data sets, and Nemenyi's for each pair of methods.
 
     Args:
-        scores: Data set → method → score.
+        scores: Data set → method → score; nan where there is none.
         direction: Of the scores.
 
     Raises:
@@ -86,7 +86,8 @@ def rank(scores: Mapping[str, Mapping[str, float]], direction: Direction) -> Ran
     """
     from scipy import stats
 
-    methods = list(dict.fromkeys(name for row in scores.values() for name in row))
+    every = dict.fromkeys(name for row in scores.values() for name in row)
+    methods = [m for m in every if any(math.isfinite(row.get(m, math.nan)) for row in scores.values())]
     full = [name for name, row in scores.items() if all(math.isfinite(row.get(m, math.nan)) for m in methods)]
     if len(methods) < 3 or len(full) < 2:
         raise ConfigError(
@@ -108,7 +109,7 @@ def rank(scores: Mapping[str, Mapping[str, float]], direction: Direction) -> Ran
         critical_difference=float(stats.studentized_range.ppf(LEVEL, len(methods), np.inf)) / math.sqrt(2) * width,
         pairs=pairs,
         different=tuple(pair for pair, value in pairs.items() if max(value, p) <= ALPHA),
-        notes=tuple(_notes(list(scores), full)),
+        notes=tuple(_notes([m for m in every if m not in methods], list(scores), full)),
     )
 
 
@@ -123,8 +124,8 @@ def _tied(table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
     return bool((table == table[:, :1]).all())
 
 
-def _notes(datasets: list[str], full: list[str]) -> list[str]:
-    notes = []
+def _notes(without: list[str], datasets: list[str], full: list[str]) -> list[str]:
+    notes = [f"No score on any data set, and so not ranked: {'; '.join(without)}."] if without else []
     missing = [name for name in datasets if name not in full]
     if missing:
         notes.append(f"Not every method has a score on {', '.join(missing)}: left out.")

@@ -17,7 +17,7 @@ class TrialRecord:
     """One trial of a study.
 
     Args:
-        key: Hash of the settings, the seed and the phase, the same however a number is spelled.
+        key: Hash of the variant, the settings, the seed and the phase, the same however a number is spelled.
         variant: The name of what is compared, made of its factors' levels.
         levels: Factor → level, as a person reads them.
         phase: What the trial is for.

@@ -21,11 +21,11 @@ _POLL = 0.05
 _REFRESH = 2.0
 """Seconds between two looks at what others do, where this runner has nothing to start."""
 _ALIKE = 3
-"""Failures with one cause and nothing complete after which the study stops."""
+"""Failures with one cause after which the study stops, unless anything has gone well."""
 _QUICK = 10.0
-"""Seconds within which they fail."""
-_ORPHANED = 5
-"""Deaths of the process that forks trials, with nothing complete between them, after which the study stops."""
+"""Seconds within which they fail; what runs for longer is not like them."""
+_DEATHS = 5
+"""Of the process that forks trials, with nothing complete between them, after which the study stops."""
 _INVALID, _ENVIRONMENT = 2, 6
 
 
@@ -58,7 +58,10 @@ class Runner:
         self._refreshed = 0.0
         self._waits = False
         self._alike: Counter[str] = Counter()
-        self._complete = self._orphaned = 0
+        self._failure: Ended | None = None
+        self._well = False
+        self._deaths = 0
+        self._died = 0.0
 
     def run(self) -> None:
         """Run until nothing is left here or elsewhere.
@@ -88,13 +91,16 @@ class Runner:
         for place, done in ended:
             del self._jobs[place]
             self._note(done)
+        if any(done.outcome == "lost" for _, done in ended):
+            self.queue.refresh()  # so that it comes before what waits, as if it had not died
+        doubtful = self._doubtful()
         if self.flag.number and self.halt is None:
             number = signal.SIGTERM if self.flag.number == signal.SIGUSR1 else self.flag.number
             self._stop(HaltError(f"stopped by {signal.Signals(number).name}; the same command goes on with the study.", 128 + number))
         if self.halt is not None:
             time.sleep(0 if ended else _POLL)
             return bool(self._jobs)
-        began = self._fill(bool(ended))
+        began = not doubtful and self._fill(bool(ended))
         if not ended and not began:
             time.sleep(_POLL)
         if self._jobs:
@@ -133,28 +139,37 @@ class Runner:
         """Say how a trial ended, and stop where going on would be a waste."""
         told = f"{self.queue.spec.metric} {done.value:.6g}" if done.value is not None else done.error
         log.info("%s %s: %s, %s (%.1f s)", done.planned.variant, done.planned.id, done.outcome or "given up", told, done.seconds)
-        if done.outcome == "complete":
-            self._alike.clear()
-            self._complete += 1
-            self._orphaned = 0
-        if done.outcome == "invalid" and not (self._complete or self.queue.states()["complete"]):
+        if done.outcome in ("complete", "pruned"):
+            self._well, self._deaths = True, 0
+        if done.outcome == "invalid" and not self._goes():
             logged = ", ".join(done.logged) or "nothing"
             self._stop(HaltError(f"metric {self.queue.spec.metric} was never logged by the first run; it logged: {logged}.", _INVALID))
         if done.outcome == "stopped" and done.code == STORAGE:
             self._stop(HaltError(f"{done.error.rstrip('.')}; the study stops before the next trial meets the same.", STORAGE))
         if done.outcome == "failed":
-            self._failed(done)
-        if done.orphaned:
-            self._orphaned += 1
-            if self._orphaned >= _ORPHANED:
+            self._failure = done
+            self._alike[done.error.replace(done.planned.id, "").replace(done.planned.variant, "")] += done.seconds < _QUICK
+        elif done.outcome == "timeout":
+            self._alike[done.outcome] = 0  # it is not like them
+        if done.orphaned and done.begun >= self._died:  # else it died with the one that was counted
+            self._died = done.begun + done.seconds
+            self._deaths += 1
+            if self._deaths >= _DEATHS:
                 self._stop(HaltError("the process that starts trials was killed again and again; look for what kills it.", _ENVIRONMENT))
 
-    def _failed(self, done: Ended) -> None:
-        cause = done.error.replace(done.planned.id, "").replace(done.planned.variant, "")
-        self._alike[cause] += done.seconds < _QUICK
-        if self._alike[cause] >= _ALIKE and len(self._alike) == 1 and not self._complete and not self._jobs:
-            code = done.code if done.code is not None and 0 < done.code < 128 else _ENVIRONMENT
-            self._stop(HaltError(f"the first {self._alike[cause]} trials failed alike: {done.error}", code))
+    def _goes(self) -> bool:
+        """Whether any trial of the study has gone well, now or in a session before."""
+        states = self.queue.states()
+        return self._well or bool(states["complete"] or states["pruned"])
+
+    def _doubtful(self) -> bool:
+        """Whether all that has ended failed alike; then what runs is awaited, and where none of it differs, the study stops."""
+        if self._failure is None or len(self._alike) != 1 or self._alike.total() < _ALIKE or self._goes():
+            return False
+        if not self._jobs:
+            code = self._failure.code if self._failure.code is not None and 0 < self._failure.code < 128 else _ENVIRONMENT
+            self._stop(HaltError(f"the first {self._alike.total()} trials failed alike: {self._failure.error}", code))
+        return all(job.seconds < _QUICK for job in self._jobs.values())
 
     def _stop(self, why: HaltError) -> None:
         """Start nothing more, and let what runs save a checkpoint."""

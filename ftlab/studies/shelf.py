@@ -37,11 +37,11 @@ class Lesson:
 
     Args:
         modules: Names of what it imported.
-        reading: The first weights that it read from files.
+        reading: The first weights that it read from files, pickled by itself: it may have classes that only the trial knows.
     """
 
     modules: list[str]
-    reading: Reading | None
+    reading: bytes
 
 
 class Shelf:
@@ -97,18 +97,21 @@ class Shelf:
     def report(self, file: IO[bytes]) -> None:
         """In the fork, at its end: say what was missing."""
         new = [name for name in sys.modules if name not in self._modules and name.partition(".")[0] in _LEARNT]
-        pickle.dump(Lesson(new, self._read), file)
+        reading = b""
+        with suppress(Exception):  # whatever a class of a plugin may raise: then the next trial reads its base itself
+            reading = pickle.dumps(self._read)
+        pickle.dump(Lesson(new, reading), file)
         file.flush()
 
     def learn(self, words: Sequence[str], file: IO[bytes]) -> None:
         """After the trial: import what it had to import itself, and remember what it read; it may have said nothing."""
         file.seek(0)
-        with suppress(EOFError, pickle.UnpicklingError):
-            lesson: Lesson = pickle.load(file)
+        lesson = _unpickled(file.read())
+        if isinstance(lesson, Lesson):
             self._import(lesson.modules)
-            which = kind(words)
-            if which and lesson.reading is not None:
-                self._remember(which, lesson.reading)
+            which, reading = kind(words), _unpickled(lesson.reading)
+            if which and isinstance(reading, Reading):
+                self._remember(which, reading)
 
     def _import(self, names: Sequence[str]) -> None:
         for name in names:
@@ -122,11 +125,18 @@ class Shelf:
             self._readings[which] = None
 
 
+def _unpickled(text: bytes) -> object:
+    """What a trial has said; None where it was cut, or has a class of a module that is not there."""
+    with suppress(Exception):  # half a pickle may raise anything, and so may a class of a plugin
+        return pickle.loads(text)
+    return None
+
+
 def _identity(reading: Reading) -> str:
     """Its identity; empty where it has none."""
     try:
         return identity(reading)
-    except (NotHeldError, OSError):
+    except Exception:  # NotHeldError, OSError, and whatever the configuration of a plugin raises
         return ""
 
 

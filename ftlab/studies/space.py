@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 KINDS = ("log_uniform", "uniform", "int", "choice")
 _SEED = 1000
 """Of tuning, where the file names none: far from the small numbers that seeds are."""
+LARGEST_SEED = 2**32 - 1
+"""Of NumPy's generators, from which Optuna draws choices and with which Lightning seeds."""
 _DECADE = 10.0
 """Where a class declares no space, its learning rate is searched this factor to both sides."""
 
@@ -36,6 +38,8 @@ def parsed_tune(value: object, seeds: tuple[int, ...]) -> Tune:
         if key not in entry:
             raise ConfigError(f"tune.{key} is missing; tuning needs a number of trials and a space to search.")
     seed = at_least(typed(entry.get("seed", _SEED), int, "tune.seed"), 0, "tune.seed")
+    if seed > LARGEST_SEED:
+        raise ConfigError(f"tune.seed is {seed}; a seed is at most {LARGEST_SEED}, so choose a smaller one.")
     if seed in seeds:
         raise ConfigError(f"tune.seed is {seed}, one of seeds; what is compared must not have been tuned on, so choose another.")
     per = mapping(entry["per"], "tune.per") if "per" in entry else {}
@@ -104,7 +108,7 @@ def space_of(spec: StudySpec, variant: Variant) -> dict[str, Dimension]:
     """What is searched for a variant; empty without tuning. A declared space imports the strategy's class.
 
     Raises:
-        ConfigError: The variant sets a key that is searched, or the class declares something that is no space.
+        ConfigError: The variant sets a key that is searched, or two searches do, or the class declares something that is no space.
     """
     if spec.tune is None:
         return {}
@@ -112,10 +116,20 @@ def space_of(spec: StudySpec, variant: Variant) -> dict[str, Dimension]:
     for per in reversed(_pers(spec.tune, variant)):
         if per.space is not None:
             found |= _resolved(per.space, spec, variant)
-    for key in found:
-        if key in variant.chosen:
-            raise ConfigError(f"tune.space has {key}, which {variant.chosen[key]} sets in {variant.name}; remove one of them.")
+    _check_apart(found, variant)
     return found
+
+
+def _check_apart(space: Mapping[str, Dimension], variant: Variant) -> None:
+    """Refuse a key that two would set; a choice sets the arguments of its classes too."""
+    owners: dict[str, str] = {}
+    for key, each in space.items():
+        for leaf in dict.fromkeys(leaf for value in each.choices or (0,) for leaf in flat(key, value)):
+            named = leaf if leaf == key else f"{leaf} in the choices of {key}"
+            if leaf in variant.chosen:
+                raise ConfigError(f"tune.space has {named}, which {variant.chosen[leaf]} sets in {variant.name}; remove one of them.")
+            if owners.setdefault(leaf, key) != key:
+                raise ConfigError(f"tune.space has {named}, which {owners[leaf]} searches too; remove one of them.")
 
 
 def _pers(tune: Tune, variant: Variant) -> list[PerVariant]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +132,7 @@ class StudySpec:
         metric: Name of a logged figure.
         direction: Which of its values are better.
         plugins: What `--plugin` named; never from the file.
+        code: Name of each plugin → hash of its file, as a storage kept it; None for what the files hold now.
         skip: Combinations that are left out.
         zip: Groups of factors that advance together.
         tune: The search before the comparison.
@@ -152,6 +153,7 @@ class StudySpec:
     metric: str = "val_loss"
     direction: Literal["minimize", "maximize"] = "minimize"
     plugins: tuple[str, ...] = ()
+    code: Mapping[str, str] | None = None
     skip: tuple[Skip, ...] = ()
     zip: tuple[tuple[str, ...], ...] = ()
     tune: Tune | None = None
@@ -192,8 +194,8 @@ def parse(path: Path, plugins: tuple[str, ...] = ()) -> StudySpec:
     return parsed(path, plugins)
 
 
-def restored(document: dict[str, Any], base_content: dict[str, Any]) -> StudySpec:
-    """A study from what `document` and `base_content` of a former one were, such as a storage keeps; its base lies nowhere."""
+def restored(document: dict[str, Any], base_content: dict[str, Any], code: Mapping[str, str] | None = None) -> StudySpec:
+    """A study from what `document`, `base_content` and the code of a former one were, such as a storage keeps; its base lies nowhere."""
     from ftlab.studies.parsing import understood
 
-    return understood(document, Path("base.yaml"), base_content)
+    return replace(understood(document, Path("base.yaml"), base_content), code=code)

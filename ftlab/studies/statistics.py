@@ -6,7 +6,8 @@ has the formulas. `direction` is "minimize" or "maximize" everywhere; `notes` ar
 * `statistics.summarise(records, interval="t") -> list[Summary]`: per variant n, mean, sd, both intervals, tuning trials, cost, notes.
 * `statistics.uneven_budgets(records) -> dict[str, str]`: variant → sentence, where it had fewer tuning trials than another.
 * `statistics.pareto(summaries, direction, cost) -> list[str]`: variants on the front, the cheapest first; `cost` is a `Cost`.
-* `intervals.check_seeds(interval, seeds)`: ConfigError where there are fewer seeds than the interval needs. No SciPy is imported.
+* `intervals.check_seeds(interval, seeds)`: ConfigError where there are fewer seeds than the interval needs, which `ftlab report` asks. No
+  SciPy is imported.
 * `intervals.t_interval(values)` / `intervals.bootstrap_interval(values) -> Interval | None`.
 * `comparisons.compare(records, direction, reference=None, test="t") -> list[Comparison]`: paired over seeds, all pairs or against a
   reference, Holm over all of them; `Comparison.text()` is the sentence to print.
@@ -15,10 +16,10 @@ has the formulas. `direction` is "minimize" or "maximize" everywhere; `notes` ar
 * `predictions.read_variants(records, folder, column, truth=None)`: variant → seed → row → score, of all runs that kept predictions.
 * `items.compare_items(one, other, direction) -> ItemComparison`: of seed → row → score each; paired bootstrap over the test items.
 * `items.mcnemar(one, other) -> McNemar`: exact, of row → right or wrong (1 or 0) of two runs.
-* `ranks.scores_by(records, factor) -> dict[str, dict[str, float]]`: data set → method → mean, where a factor holds the data sets.
+* `ranks.scores_by(records, factor) -> dict[str, dict[str, float]]`: data set → method → mean or nan, where a factor holds the data sets.
 * `ranks.rank(scores, direction) -> Ranking`: Friedman's test, mean ranks, Nemenyi's critical difference and pairs.
-* `effects.main_effects(records) -> list[FactorEffect]`: mean and interval per level of each factor, ANOVA.
-* `effects.interactions(records) -> list[Interaction]`: mean and interval per cell of two factors, ANOVA.
+* `effects.main_effects(records, interval="t") -> list[FactorEffect]`: mean and interval per level of each factor, ANOVA.
+* `effects.interactions(records, interval="t") -> list[Interaction]`: mean and interval per cell of two factors, ANOVA.
 * `contributions.parts_of(records) -> list[Part]`: the parts of a study that has `knockout`, empty where it has not.
 * `contributions.contributions(records, parts, direction) -> list[Contribution]`: what each of them adds; a `Part` may be made by hand.
 """

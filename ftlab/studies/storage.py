@@ -133,7 +133,7 @@ def _parsed(text: str) -> URL:
 
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise ConfigError("--storage is no URL of a database; write postgresql://user@host/name, or leave it out for SQLite.") from error
     known = ("sqlite", "postgresql", "mysql")
     if url.get_backend_name() not in known:

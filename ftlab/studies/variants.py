@@ -107,15 +107,16 @@ def plan(spec: StudySpec) -> Plan:
     return found
 
 
-def trial_key(settings: Mapping[str, object], seed: int, phase: Phase) -> str:
-    """A hash that is the same for the same run, however numbers are spelled and keys are ordered.
+def trial_key(variant: str, settings: Mapping[str, object], seed: int, phase: Phase) -> str:
+    """A hash that is the same for the same trial, however numbers are spelled and keys are ordered.
 
     Args:
+        variant: Its name: tuning may choose for one variant what is another's, and each of them is compared.
         settings: Dotted key → value, with what tuning chose.
         seed: `seed_everything`.
         phase: What the trial is for.
     """
-    return digest_of([settled(settings), seed, phase])
+    return digest_of([variant, settled(settings), seed, phase])
 
 
 def _combinations(spec: StudySpec) -> Iterator[dict[str, Level]]:

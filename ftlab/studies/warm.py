@@ -20,6 +20,14 @@ from ftlab.errors import StorageError
 
 _PATIENCE = 10.0
 """Seconds that the process has to leave by itself."""
+_RANKS = frozenset({
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE",
+    "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NNODES",
+    "SLURM_NTASKS_PER_NODE", "SLURM_TASKS_PER_NODE", "SLURM_JOB_NUM_NODES",
+})  # fmt: skip
+"""Variables by which Lightning takes a process for one rank of several that srun or torchrun has started."""
+_STEPS = ("SLURM_STEP_", "TORCHELASTIC_", "JSM_NAMESPACE_", "OMPI_COMM_WORLD_", "PMI_", "PMIX_")
+"""How more of them begin, also those of jsrun and mpirun."""
 
 
 class Start(NamedTuple):
@@ -81,6 +89,15 @@ class Child:
         self._ended = ended
 
 
+def alone(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a run of its own, whatever has started the runner.
+
+    Args:
+        environment: The runner's.
+    """
+    return {name: value for name, value in environment.items() if name not in _RANKS and not name.startswith(_STEPS)}
+
+
 class Warm:
     """Starts trials; the first one waits for the imports, which are then there for all.
 
@@ -106,7 +123,7 @@ class Warm:
         Args:
             words: What follows `ftlab`.
             log: Its standard output and error are appended there.
-            environment: Variables that it has beside those of this process.
+            environment: Variables that it has beside those of this process; it is no rank of what this process may be a rank of.
 
         Raises:
             StorageError: The log cannot be written.
@@ -128,7 +145,9 @@ class Warm:
         self._far, near = Pipe()
         command = [sys.executable, "-P", "-c", f"from ftlab.studies.zygote import main; main({near.fileno()})"]
         # A session of its own: Ctrl-C reaches the runner, which decides what becomes of the trials.
-        self._process = subprocess.Popen(command, pass_fds=[near.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, env=alone(os.environ), pass_fds=[near.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+        )
         near.close()
 
     def tell(self, message: Start | Signal) -> None:

@@ -11,6 +11,7 @@ from typing import get_args
 
 from ftlab.errors import SecurityError
 from ftlab.studies.comparisons import Comparison, compare
+from ftlab.studies.intervals import Kind
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.curves import Curve, curves
 from ftlab.studies.report.escaping import printable
@@ -48,6 +49,7 @@ class Digest:
         folder: The study's.
         records: All its trials.
         column: What is compared over test items, if anything.
+        interval: Which interval of a mean is shown first.
 
     Raises:
         SecurityError: A trial's folder lies outside of the study's; whoever can write to a shared storage could have files shown.
@@ -59,6 +61,7 @@ class Digest:
     folder: Path
     records: tuple[TrialRecord, ...]
     column: Column | None = None
+    interval: Kind = "t"
 
     def __post_init__(self) -> None:
         for record in self.records:
@@ -72,7 +75,7 @@ class Digest:
     @cached_property
     def summaries(self) -> list[Summary]:
         """Of each variant, in the order in which they were listed."""
-        return summarise(self.records)
+        return summarise(self.records, self.interval)
 
     @cached_property
     def ranked(self) -> list[Summary]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from ftlab.studies.comparisons import Comparison, compare_pairs, holm
-from ftlab.studies.contributions import Part, contributions
+from ftlab.studies.comparisons import Comparison, holm
+from ftlab.studies.contributions import Contribution, contributions, parts_of
 from ftlab.studies.effects import FactorEffect, Interaction, LevelMean, interactions, main_effects
 from ftlab.studies.intervals import ALPHA
-from ftlab.studies.knockout import ALONE, NAME, WHOLE, WITHOUT
 from ftlab.studies.report.digest import Digest
 from ftlab.studies.report.numbers import number, probability
 
@@ -18,7 +16,7 @@ Plain = dict[str, Any]
 
 def factors(digest: Digest) -> tuple[list[Plain], list[Plain]]:
     """Main effects and interactions, one entry each, their p values corrected together."""
-    mains, pairs = main_effects(digest.records), interactions(digest.records)
+    mains, pairs = main_effects(digest.records, digest.interval), interactions(digest.records, digest.interval)
     every: list[FactorEffect | Interaction] = [*mains, *pairs]
     p_values = holm([found.anova.p if found.anova else None for found in every])
     sentences = [_sentence(digest, found, p) for found, p in zip(every, p_values, strict=True)]
@@ -55,20 +53,14 @@ def _mean(level: LevelMean) -> Plain:
 
 def parts(digest: Digest) -> list[Plain]:
     """One entry per part of a knock-out: what it adds to the others, and how it does alone."""
-    found = list(_parts(digest))
-    if not found:
-        return []
-    added = contributions(digest.records, found, digest.direction)
-    single = [p for p in found if p.alone is not None]
-    alone = compare_pairs(digest.records, [(p.alone or "", p.whole) for p in single], digest.direction)
-    by_part = dict(zip((p.name for p in single), alone, strict=True))
-    return [_entry(digest, c.part, c.to_whole, by_part.get(c.part)) for c in added]
+    return [_entry(digest, each) for each in contributions(digest.records, parts_of(digest.records), digest.direction)]
 
 
-def _entry(digest: Digest, name: str, added: Comparison, alone: Comparison | None) -> Plain:
-    rows = [("added to the others", added)] + ([("alone, against the whole", alone)] if alone is not None else [])
-    sentences = [f"{name}, {how}: {found.text()}" for how, found in rows]
-    return {"part": name, "rows": [_gain(digest, how, found) for how, found in rows], "text": " ".join(sentences)}
+def _entry(digest: Digest, found: Contribution) -> Plain:
+    rows = [("added to the others", found.to_whole)]
+    rows += [("alone, against the whole", found.by_itself)] if found.by_itself is not None else []
+    sentences = [f"{found.part}, {how}: {comparison.text()}" for how, comparison in rows]
+    return {"part": found.part, "rows": [_gain(digest, *row) for row in rows], "text": " ".join(sentences)}
 
 
 def _gain(digest: Digest, how: str, found: Comparison) -> Plain:
@@ -77,19 +69,3 @@ def _gain(digest: Digest, how: str, found: Comparison) -> Plain:
     ends = sorted((sign * found.interval.low, sign * found.interval.high)) if found.interval else (None, None)
     mean = None if found.difference is None else sign * found.difference
     return {"name": how, "mean": mean, "low": ends[0], "high": ends[1], "note": found.verdict}
-
-
-def _parts(digest: Digest) -> Iterator[Part]:
-    """The parts of the study's knock-out; of each combination of its other factors apart."""
-    places = {tuple(sorted(s.levels.items())): s.variant for s in digest.summaries}
-    for summary in digest.summaries:
-        label = summary.levels.get(NAME, "")
-        if not label.startswith(WITHOUT):
-            continue
-        name = label.removeprefix(WITHOUT)
-        rest = {factor: level for factor, level in summary.levels.items() if factor != NAME}
-        whole = places.get(tuple(sorted({**rest, NAME: WHOLE}.items())))
-        alone = places.get(tuple(sorted({**rest, NAME: f"{ALONE}{name}"}.items())))
-        shown = f"{name} ({', '.join(rest.values())})" if rest else name
-        if whole is not None:
-            yield Part(name=shown, whole=whole, without=summary.variant, alone=alone)

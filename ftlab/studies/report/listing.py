@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from ftlab.studies.intervals import CALLED, Kind
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.digest import Digest
 from ftlab.studies.report.findings import interval, score
@@ -25,7 +26,7 @@ _VARIANT_HEADS = (
     ("verdict", "Against the best (Holm)", ""),
     ("difference", "Difference", "number"),
     ("effect", "Effect size", "number"),
-    ("bootstrap", "95 % interval, bootstrap", "number"),
+    ("other", "{other}", "number"),
     ("wall", "Wall time", "number"),
     ("memory", "Peak memory", "number"),
     ("params", "Trainable", "number"),
@@ -49,25 +50,28 @@ def variants(digest: Digest) -> Markup:
     """One row per variant, the best first."""
     places = {summary.variant: place for place, summary in enumerate(digest.summaries)}
     rows = [_variant(digest, summary, places[summary.variant]) for summary in digest.ranked]
-    return _table("variants", "Variants", _VARIANT_HEADS, rows, digest.metric)
+    other: Kind = "bootstrap" if digest.interval == "t" else "t"
+    names = {"{metric}": digest.metric, "{other}": f"95 % interval by {CALLED[other]}"}
+    return _table("variants", "Variants", _VARIANT_HEADS, rows, names)
 
 
 def _variant(digest: Digest, s: Summary, place: int) -> Markup:
     against = digest.against_best.get(s.variant)
+    other = s.bootstrap if s.shown == "t" else s.t
     levels = " · ".join(f"{factor}: {level}" for factor, level in s.levels.items())
     box = tag("input", {"type": "checkbox", "data-draw": place, "aria-label": f"draw {s.variant} in the charts"})
     cells = [
         _cell(box),
         tag("th", {"scope": "row", "class": "name"}, s.variant, tag("small", None, levels)),
         _cell(score(digest, s), s.mean),
-        _cell(interval(digest, s, s.t), s.t.low if s.t else None),
+        _cell(interval(digest, s, s.interval), s.interval.low if s.interval else None),
         _cell(f"{s.n} of {s.planned}" if s.n != s.planned else str(s.n), s.n),
         _cell(str(s.tuning_trials), s.tuning_trials),
         _cell(seconds(s.seed_cpu_seconds), s.seed_cpu_seconds),
         tag("td", None, verdict(digest, s)),
         _cell(number(against.difference), against.difference) if against else _cell("–", None),
         _cell(number(against.g_z), against.g_z) if against else _cell("–", None),
-        _cell(interval(digest, s, s.bootstrap), s.bootstrap.low if s.bootstrap else None),
+        _cell(interval(digest, s, other), other.low if other else None),
         _cell(seconds(s.wall_seconds), s.wall_seconds),
         _cell(size(s.peak_memory), s.peak_memory),
         _cell(count(s.trainable_params), s.trainable_params),
@@ -83,8 +87,8 @@ def _cell(shown: str, value: float | str | None = "") -> Markup:
     return tag("td", {"class": None if text else "number", "data-v": None if text else "" if value is None else value}, shown)
 
 
-def _table(name: str, label: str, heads: Sequence[tuple[str, str, str]], rows: Sequence[Markup], metric: str) -> Markup:
-    cells = [_heading(name, key, metric if shown == "{metric}" else shown, style) for key, shown, style in heads]
+def _table(name: str, label: str, heads: Sequence[tuple[str, str, str]], rows: Sequence[Markup], names: Mapping[str, str]) -> Markup:
+    cells = [_heading(name, key, names.get(shown, shown), style) for key, shown, style in heads]
     body = (tag("thead", None, tag("tr", None, *cells)), tag("tbody", None, *rows))
     inner = tag("table", {"id": f"{name}-table", "aria-label": label}, *body)
     return tag("div", {"class": "scroll", "tabindex": 0, "role": "region", "aria-label": f"{label}, scrolls"}, inner)
@@ -101,7 +105,8 @@ def _heading(table: str, key: str, title: str, style: str) -> Markup:
 def trials(digest: Digest) -> Markup:
     """One row per trial."""
     study = command(digest.folder)
-    return _table("trials", "All trials", _TRIAL_HEADS, [_trial(record, study) for record in digest.records], digest.metric)
+    rows = [_trial(record, study) for record in digest.records]
+    return _table("trials", "All trials", _TRIAL_HEADS, rows, {"{metric}": digest.metric})
 
 
 def _trial(r: TrialRecord, study: str) -> Markup:

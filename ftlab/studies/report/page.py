@@ -13,6 +13,7 @@ from importlib import resources
 from string import Template
 
 import ftlab
+from ftlab.studies.intervals import CALLED
 from ftlab.studies.report import listing, rankings, repeat, sections
 from ftlab.studies.report.digest import COSTS, Digest
 from ftlab.studies.report.markup import Markup, embedded, joined, tag, text
@@ -62,9 +63,10 @@ def _hash(content: str) -> str:
 
 def _caption(digest: Digest) -> Markup:
     return text(
-        f"Mean ± standard deviation of {digest.metric} over seeds; 95 % intervals of the mean by Student's t. Against the best: paired t "
-        "test over common seeds, p corrected by Holm for all pairs of variants, since the best was chosen by the same scores. Effect size: "
-        "Hedges' g of the paired differences. Costs are those of one seed, unless a heading says otherwise."
+        f"Mean ± standard deviation of {digest.metric} over seeds; 95 % intervals of the mean by {CALLED[digest.interval]}, those of "
+        "differences by Student's t. Against the best: paired t test over common seeds, p corrected by Holm for all pairs of variants, "
+        "since the best was chosen by the same scores. Effect size: Hedges' g of the paired differences. Costs are those of one seed, "
+        "unless a heading says otherwise."
     )
 
 

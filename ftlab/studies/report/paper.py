@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ftlab.studies.intervals import CALLED
 from ftlab.studies.report.digest import Digest
 from ftlab.studies.report.escaping import latex, markdown
 from ftlab.studies.report.findings import findings, interval, score, warnings
@@ -50,8 +51,8 @@ def caption(digest: Digest) -> str:
     """What the figures of the table are."""
     better = "lower" if digest.direction == "minimize" else "higher"
     return (
-        f"Study {digest.name}: mean ± standard deviation of {digest.metric} over seeds ({better} is better) with Student's t interval of "
-        "the mean. Against the best: paired t test over common seeds, corrected by Holm for all pairs of variants."
+        f"Study {digest.name}: mean ± standard deviation of {digest.metric} over seeds ({better} is better), 95 % interval of the mean "
+        f"by {CALLED[digest.interval]}. Against the best: paired t test over common seeds, corrected by Holm for all pairs of variants."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ftlab.studies.intervals import CALLED
 from ftlab.studies.report.curves import Curve
 from ftlab.studies.report.digest import COSTS, Digest, Tuning
 from ftlab.studies.report.factors import factors, parts
@@ -23,7 +24,7 @@ def payload(digest: Digest) -> Plain:
     mains, pairs = factors(digest)
     first = [places[s.variant] for s in digest.ranked[:_DRAWN]]
     return {
-        "study": {"metric": digest.metric, "direction": digest.direction, "interval": "95 % interval (Student's t)"},
+        "study": {"metric": digest.metric, "direction": digest.direction, "interval": f"95 % interval by {CALLED[digest.interval]}"},
         "variants": [_variant(digest, s, places[s.variant]) for s in digest.summaries],
         "first": first,
         "costs": dict(COSTS),

@@ -47,7 +47,7 @@ def over_items(records: Sequence[TrialRecord], folder: Path, best: str, directio
         ]
     towards: Direction = "maximize" if column.truth is not None else direction
     found = {name: compare_items(mine, scores[best], towards) for name, mine in scores.items() if name != best}
-    p_values = holm([c.p_rows if c.p_both is None else c.p_both for c in found.values()])
+    p_values = holm([c.p for c in found.values()])
     return [_sentence(name, best, c, p, towards) for (name, c), p in zip(found.items(), p_values, strict=True)]
 
 
@@ -56,8 +56,8 @@ def _sentence(name: str, best: str, found: ItemComparison, p: float | None, dire
     parts = [
         f"difference {found.difference:+.4g}",
         f"95 % interval {interval.low:+.4g} to {interval.high:+.4g}",
-        f"p {probability(p)} by Holm",
     ]
+    parts += [f"p {probability(p)} by Holm"] if p is not None else []
     tests = ", ".join(f"{probability(t.p_holm)} with seed {seed}" for seed, t in found.mcnemar.items())
     parts += [f"McNemar's p {tests}"] if tests else []
     many = f"{number(found.rows)} test items and {len(found.seeds)} seeds"

@@ -9,6 +9,8 @@ from typing import cast, get_args
 from ftlab import strict_yaml
 from ftlab.errors import ConfigError, suggest
 from ftlab.run_folder import write_text
+from ftlab.studies.intervals import Kind, check_seeds
+from ftlab.studies.parsing import seeds_of
 from ftlab.studies.reading import read_records
 from ftlab.studies.report import figures
 from ftlab.studies.report.digest import Digest
@@ -24,7 +26,7 @@ from ftlab.studies.words import RESULTS
 PAGE = "report.html"
 
 
-def opened(folder: Path, storage: str | None, column: Column | None = None) -> Digest:
+def opened(folder: Path, storage: str | None, column: Column | None = None, interval: Kind | None = None) -> Digest:
     """Read a study.
 
     The study file is not parsed as a study: a report needs neither its plugins nor its base to be there still.
@@ -33,9 +35,10 @@ def opened(folder: Path, storage: str | None, column: Column | None = None) -> D
         folder: The study's.
         storage: URL of its storage; None for the file in its folder.
         column: What is compared over test items.
+        interval: Which interval of a mean is shown first; None is t, also where there is one seed and so no interval.
 
     Raises:
-        ConfigError: The folder or the storage holds no study.
+        ConfigError: The folder or the storage holds no study, or the study has fewer seeds than the interval needs.
         StorageError: The storage cannot be reached.
     """
     if not (folder / STUDY).is_file():
@@ -46,7 +49,9 @@ def opened(folder: Path, storage: str | None, column: Column | None = None) -> D
     direction = _text(folder, document, "direction", StudySpec.direction)
     if direction not in get_args(Direction):
         raise ConfigError(f"direction in {folder / STUDY} is '{direction}'; {suggest(direction, get_args(Direction))}")
-    return Digest(name, metric, cast(Direction, direction), folder, tuple(read_records(storage, name, folder)), column)
+    if interval is not None:
+        check_seeds(interval, len(seeds_of(document)))
+    return Digest(name, metric, cast(Direction, direction), folder, tuple(read_records(storage, name, folder)), column, interval or "t")
 
 
 def _text(folder: Path, document: dict[str, object], key: str, default: str) -> str:

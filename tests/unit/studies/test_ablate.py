@@ -73,10 +73,10 @@ def test_what_would_run(dry: Dry, tmp_path: Path) -> None:
 def test_the_cost_comes_from_what_has_run(dry: Dry, tmp_path: Path) -> None:
     folder = tmp_path / "studies" / "first"
     folder.mkdir(parents=True)
-    rows = ["state,wall_seconds,cpu_seconds", "complete,60,30", "complete,120,50", "failed,1,1", "complete,,"]
+    rows = ["state,wall_seconds,cpu_seconds", "complete,60,30", "complete,120,50", "failed,1,1", "complete,,", "pruned,5,5", "pruned,5,5"]
     (folder / "results.csv").write_text("\n".join(rows), encoding="utf-8")
     assert dry("--workers", "2").out.splitlines()[-1] == (
-        "cost: about 6.0 minutes, and 5.3 minutes of processor time, for 8 runs; "
+        "cost: about 3.8 minutes, and 3.3 minutes of processor time, for 5 runs; "
         "from 90 seconds and 40 seconds for each of the 2 that are complete"
     )
 
@@ -171,11 +171,20 @@ def test_mistakes_are_found_before_anything_runs(dry: Dry, keys: dict[str, Any],
     assert len(found.err.splitlines()) == 1
 
 
+def test_a_value_that_is_fixed_where_another_variant_searches_up_to_it(dry: Dry) -> None:
+    tune = {"trials": 2, "space": {RATE: {"log_uniform": [1e-5, 1e-2]}}}
+    per = {"searched": {"space": {"model.tuning.r": {"int": [4, 32]}}}}
+    found = dry(factors={"size": {"searched": {}, "fixed": {"model.tuning.r": 32}}}, tune={**tune, "per": per})
+    assert (found.code, found.err) == (0, "")
+    same = dry(factors={"size": {"as-is": {}, "eight": {"model.tuning.r": 8}}}, tune=tune)
+    assert (same.code, "variant eight (size: eight): its settings give the run that as-is is" in same.err) == (2, True)
+
+
 def test_what_the_parser_makes_of_a_variant(tmp_path: Path) -> None:
     content = {**BASE, "model": {**BASE["model"], "tuning": compose(LORA, NORMS, BIASES)}}
     spec = parse(study(tmp_path, content=content, factors={RATE: ["1e-3", 0.1]}, knockout="model.tuning", set={"data": {"batch_size": 2}}))
     found = check_values(spec, variants(spec))
-    one = found["lr1e-3-only-LoRA"]
+    one = found["lr0.001-only-LoRA"]
     assert (one.model.tuning.class_path, one.model.tuning.init_args.r) == ("ftlab.strategies.lora.LoRA", 4)
     assert (one.model.optimizer.init_args.lr, one.data.batch_size) == (0.001, 2)
     parts = found["lr0.1-without-LoRA"].model.tuning.init_args.strategies

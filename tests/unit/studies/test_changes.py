@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ftlab.errors import ConfigError
-from ftlab.studies.changes import check_same
-from ftlab.studies.spec import StudySpec, parse
+from ftlab.studies.changes import changes, check_same, code_of
+from ftlab.studies.spec import StudySpec, parse, restored
 from tests.unit.studies.files import BASE, study
 
 RATE = "model.optimizer.lr"
@@ -36,6 +38,7 @@ def spec(folder: Path, **keys: Any) -> StudySpec:
         {"factors": {"size": {"as-is": {}, "small": {"data": {"batch_size": 2}}}, "model.tuning": ["LoRA", "Full"]}, "same": False},
         {"content": {**BASE, "seed_everything": 42}, "same": False},
         {"tune": {**TUNE, "space": {RATE: {"log_uniform": ["1e-5", "1e-2"]}}}},
+        {"factors": {"size": OLD["factors"]["size"], "model.tuning": ["LoRA", "Full"]}, "same": False},
     ],
     ids=str,
 )
@@ -97,3 +100,46 @@ def test_one_change_is_told_once(tmp_path: Path) -> None:
 def test_what_makes_it_another_study(tmp_path: Path, keys: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=f"the study first has been run with other settings: {sentence}.*; undo it, or choose a new name"):
         check_same(spec(tmp_path), spec(tmp_path, **keys), True)
+
+
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [
+        (["1e-3", "1e-2"], [0.001, 0.01]),
+        (["1e-5", "3"], [1.0e-5, 3.0]),
+        ([4, 8], [4.0, "8"]),
+        ([{"class_path": "SGD", "init_args": {"lr": 1, "momentum": 0}}, "Adam"], [
+            {"init_args": {"momentum": "0", "lr": 1.0}, "class_path": "torch.optim.SGD"}, "torch.optim.Adam",
+        ]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_level_is_called_the_same_however_it_is_spelled(tmp_path: Path, values: list[Any], same: list[Any]) -> None:
+    key = "model.optimizer" if "Adam" in values else RATE
+    old, new = (spec(tmp_path, factors={key: each}, skip=None, tune=None) for each in (values, same))
+    assert [level.label for level in old.factors[0].levels] == [level.label for level in new.factors[0].levels]
+    assert check_same(old, new, False) == []
+
+
+def test_factors_in_another_order_call_the_variants_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the variant LoRA-small is now called small-LoRA; .*; undo it, or choose a new name"):
+        check_same(spec(tmp_path), spec(tmp_path, factors=dict(reversed(OLD["factors"].items()))), True)
+
+
+def test_other_code_is_another_study(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("a = 1")
+    old = restored(spec(tmp_path).document, BASE, code_of([str(mine), "package.module"]))
+    given = [str(mine), "package.module"]
+
+    def found(*plugins: str) -> list[tuple[str, bool]]:
+        return [(change.text, change.extends) for change in changes(old, replace(spec(tmp_path), plugins=plugins))]
+
+    assert found(*given) == found(*reversed(given)) == []
+    (tmp_path / "elsewhere").mkdir()
+    copy = Path(shutil.copy(mine, tmp_path / "elsewhere" / "mine.py"))
+    assert found(str(copy), "package.module") == []
+    assert found(str(mine)) == [("--plugin package.module is no longer given", False)]
+    assert found(*given, "other.py") == [("--plugin other.py is new", True)]
+    mine.write_text("a = 2")
+    assert found(*given) == [("the code of --plugin mine.py is another", False)]

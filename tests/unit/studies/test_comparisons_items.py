@@ -16,9 +16,10 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.contingency_tables import mcnemar as reference
 
 from ftlab.errors import DataError
+from ftlab.studies.comparisons import compare
 from ftlab.studies.items import ItemComparison, compare_items, mcnemar, over_rows_and_seeds
 from ftlab.studies.predictions import read_items, read_variants
-from tests.unit.studies.tables import trial
+from tests.unit.studies.tables import table, trial
 
 WRONG = dict.fromkeys(range(40), 0.0)
 
@@ -130,6 +131,37 @@ def test_the_verdict_asks_for_other_seeds_too(rng: np.random.Generator) -> None:
     sure = np.array([[1.0], [0.9], [1.1]]) + rng.normal(0, 0.1, size=(3, 100))
     assert minus(sure).verdict == "better"
     assert minus(-sure).verdict == "worse"
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "rounded"])
+def test_a_difference_without_any_noise_is_not_tested(exact: bool) -> None:
+    """As over seeds: the same difference in every row with every seed, but for the rounding of the scores that it is of."""
+    base = np.full(50, 0.5) if exact else np.random.default_rng(0).random(50)
+    one, other = (np.repeat(scores[None], 2, axis=0) for scores in (base, base - 0.1))
+    found = compare_items(runs(one), runs(other), "minimize")
+    assert found.difference == pytest.approx(0.1)
+    assert (found.p_both, found.p, found.verdict) == (None, None, "not tested")
+    assert found.over_both is not None
+    assert (found.over_both.low, found.over_both.high) == pytest.approx((0.1, 0.1))
+    assert "has no noise to test it against" in found.notes[-1]
+    (over_seeds,) = compare(table({"one": one.mean(1).tolist(), "other": other.mean(1).tolist()}), "minimize")
+    assert over_seeds.verdict == found.verdict
+
+
+def test_scores_that_are_equal_but_for_rounding_are_equal() -> None:
+    one = np.array([[0.1 + 0.2, 0.7], [0.3, 0.7]])
+    found = compare_items(runs(one), runs(np.array([[0.3, 0.7], [0.3, 0.7]])), "minimize")
+    assert (found.p_both, found.verdict) == (1.0, "not significant")
+
+
+def test_one_row_says_nothing_of_other_rows_whatever_the_seeds() -> None:
+    found = compare_items({0: {7: 0.1}, 1: {7: 0.4}}, {0: {7: 0.3}, 1: {7: 0.2}}, "minimize")
+    assert (found.over_both, found.p, found.verdict) == (None, None, "not tested")
+
+
+def test_of_one_seed_the_verdict_is_over_rows(rng: np.random.Generator) -> None:
+    found = minus(rng.normal(2, 1, size=(1, 50)))
+    assert (found.p, found.verdict) == (found.p_rows, "better")
 
 
 def test_equal_predictions_are_not_significant() -> None:

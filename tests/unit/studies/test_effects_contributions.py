@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -39,7 +41,6 @@ def test_a_contribution_is_the_whole_without_it_seed_by_seed() -> None:
     assert found[0].to_whole.verdict == "better"
     assert found[0].by_itself is not None
     assert (found[0].by_itself.one, found[0].by_itself.other) == (f"{ALONE}lora", WHOLE)
-    assert found[0].text().startswith(f"lora: whole against {WITHOUT}lora: better (")
 
 
 def test_all_contributions_are_corrected_together() -> None:
@@ -51,16 +52,31 @@ def test_all_contributions_are_corrected_together() -> None:
     assert [t.p_holm for t in tests] == pytest.approx(list(expected))
 
 
-def test_a_part_alone_is_held_against_none_where_that_was_run() -> None:
-    records = knocked(WHOLE, f"{WITHOUT}lora", f"{ALONE}lora", "none")
-    part = Part(name="lora", whole=WHOLE, without=f"{WITHOUT}lora", alone=f"{ALONE}lora", none="none")
-    (found,) = contributions(records, [part], "maximize")
-    assert found.by_itself is not None
-    assert (found.by_itself.other, found.by_itself.verdict) == ("none", "better")
+KEY = "model.tuning.strategies"
+
+
+def of_two(*, composed: bool = True) -> list[TrialRecord]:
+    """A knock-out of two parts with the settings of its trials; what is left alone runs without Compose."""
+    settings: dict[str, dict[str, object]] = {WHOLE: {KEY: ["lora", "norms"], "trainer.callbacks": ["a", "b"]}}
+    for part, other in (("lora", "norms"), ("norms", "lora")):
+        alone: dict[str, object] = {"model.tuning": other} if composed else {KEY: [other]}
+        settings[f"{WITHOUT}{part}"] = {**alone, "trainer.callbacks": ["a", "b"]}
+    return [replace(r, settings=settings[r.variant]) for r in knocked(*settings)]
+
+
+def test_of_three_parts_two_without_are_not_alone() -> None:
+    """The third was skipped: what is left without one of them are two parts still."""
+    parts = {WHOLE: ["lora", "norms", "prompt"], f"{WITHOUT}lora": ["norms", "prompt"], f"{WITHOUT}norms": ["lora", "prompt"]}
+    records = [replace(r, settings={KEY: parts[r.variant]}) for r in knocked(*parts)]
+    assert [part.alone for part in parts_of(records)] == [None, None]
+
+
+def test_of_any_list_of_two_as_well() -> None:
+    assert [part.alone for part in parts_of(of_two(composed=False))] == [f"{WITHOUT}norms", f"{WITHOUT}lora"]
 
 
 def test_of_two_parts_one_without_the_other_is_that_one_alone() -> None:
-    records = knocked(WHOLE, f"{WITHOUT}lora", f"{WITHOUT}norms")
+    records = of_two()
     lora, norms = parts_of(records)
     assert (lora.name, lora.alone, norms.alone) == ("lora", f"{WITHOUT}norms", f"{WITHOUT}lora")
     found = contributions(records, [lora, norms], "maximize")

@@ -79,6 +79,18 @@ def test_a_data_set_that_a_method_failed_on_is_left_out() -> None:
     assert found.notes[0] == "Not every method has a score on d3, d5: left out."
 
 
+def test_a_method_that_failed_everywhere_is_not_ranked_and_that_is_said() -> None:
+    levels = {f"{m}-{d}": {"data": d, "model.tuning": m} for d in ("a", "b", "c") for m in ("full", "lora", "head", "bad")}
+    values = {"full": 0.3, "lora": 0.2, "head": 0.1}
+    records = [
+        trial(name, 0, values.get(of["model.tuning"]), levels=of, state="failed" if of["model.tuning"] == "bad" else "complete")
+        for name, of in levels.items()
+    ]
+    found = rank(scores_by(records, "data"), "minimize")
+    assert found.mean_ranks == {"head": 1.0, "lora": 2.0, "full": 3.0}
+    assert found.notes[0] == "No score on any data set, and so not ranked: bad."
+
+
 @pytest.mark.parametrize("few", [{"d0": {"a": 1.0, "b": 2.0}, "d1": {"a": 1.0, "b": 2.0}}, {"d0": {"a": 1.0, "b": 2.0, "c": 3.0}}, {}])
 def test_too_few_methods_or_data_sets_are_refused(few: dict[str, dict[str, float]]) -> None:
     with pytest.raises(ConfigError, match="ranks need at least 3 methods and 2 data sets"):
@@ -91,7 +103,7 @@ def test_data_sets_are_the_levels_of_a_factor() -> None:
     records.append(trial("full-sst", 0, None, state="failed", levels=levels["full-sst"]))
     assert scores_by(records, "data") == {
         "mr": {"lora, small": pytest.approx(0.6), "full, small": pytest.approx(0.6)},
-        "sst": {"lora, small": pytest.approx(0.6)},
+        "sst": {"lora, small": pytest.approx(0.6), "full, small": pytest.approx(math.nan, nan_ok=True)},
     }
     with pytest.raises(ConfigError, match="has no factor 'dat' to rank over; did you mean data?"):
         scores_by(records, "dat")

@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from ftlab import registry
 from ftlab.errors import ConfigError
+from ftlab.studies.planned import tuning
 from ftlab.studies.space import distributions, drawn, space_of, trials_of
 from ftlab.studies.spec import Dimension, parse
 from ftlab.studies.stop import pruner
@@ -52,14 +53,14 @@ def test_what_optuna_draws_from(tmp_path: Path) -> None:
     space = {
         "model.optimizer.init_args.lr": LOG,
         "model.optimizer.eps": {"uniform": ["1e-8", 1]},
-        "model.tuning.r": {"int": [1, 8]},
+        "model.tuning.alpha": {"int": [1, 8]},
         "model.tuning": {"choice": [LORA, "LoRA"]},
     }
     [(_, found), _] = spaces(tmp_path, {"trials": 3, "space": space}, factors={"data.batch_size": [4, 8]}).values()
     assert distributions(found) == {
         RATE: FloatDistribution(1e-5, 1e-2, log=True),
         "model.optimizer.eps": FloatDistribution(1e-8, 1),
-        "model.tuning.r": IntDistribution(1, 8),
+        "model.tuning.alpha": IntDistribution(1, 8),
         "model.tuning": CategoricalDistribution(["0", "1"]),
     }
     trial = optuna.trial.FixedTrial({RATE: 1e-3, "model.tuning": "0"})
@@ -85,6 +86,45 @@ def test_every_variant_has_the_same_budget_unless_it_is_said(tmp_path: Path) -> 
 def test_a_factor_is_not_searched(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tune.space has model.optimizer.lr, which model.optimizer.lr sets in lr0.1; remove one of them"):
         spaces(tmp_path, {"trials": 2, "space": {RATE: LOG}}, factors={RATE: [0.1, 0.2]})
+
+
+CHOICE = {"choice": [{"class_path": "SGD", "init_args": {"lr": 0.5}}, "AdamW"]}
+
+
+@pytest.mark.parametrize(
+    ("tune", "said"),
+    [
+        (
+            {"space": {"model.optimizer": CHOICE}},
+            "model.optimizer.lr in the choices of model.optimizer, which model.optimizer.lr sets in lr0.1",
+        ),
+        (
+            {"space": {"data.batch_size": {"int": [1, 2]}}, "per": {"lr0.2": {"space": {"model.optimizer": CHOICE}}}},
+            "model.optimizer.lr in the choices of model.optimizer, which model.optimizer.lr sets in lr0.2",
+        ),
+    ],
+)
+def test_a_factor_is_not_set_by_a_class_that_is_chosen(tmp_path: Path, tune: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        spaces(tmp_path, {"trials": 2, **tune}, factors={RATE: [0.1, 0.2]})
+    assert str(caught.value) == f"tune.space has {said}; remove one of them."
+
+
+def test_one_key_is_searched_once(tmp_path: Path) -> None:
+    factors = {"data.batch_size": [4, 8]}
+    with pytest.raises(ConfigError, match=r"has model\.optimizer\.lr, which model\.optimizer searches too; remove one of them\.$"):
+        spaces(tmp_path, {"trials": 2, "space": {"model.optimizer": CHOICE, RATE: LOG}}, factors=factors)
+    classes = {"choice": ["SGD", "AdamW"]}
+    assert len(spaces(tmp_path, {"trials": 2, "space": {"model.optimizer": classes, RATE: LOG}}, factors=factors)["batch_size4"][1]) == 2
+    assert len(spaces(tmp_path, {"trials": 2, "space": {"model.optimizer": classes}}, factors={RATE: [0.1, 0.2]})) == 2
+
+
+def test_a_seed_of_tuning_that_no_generator_takes(tmp_path: Path) -> None:
+    tune = {"trials": 2, "space": {RATE: {"choice": [0.1, 0.2]}}}
+    with pytest.raises(ConfigError, match=r"^tune\.seed is 4294967296; a seed is at most 4294967295, so choose a smaller one\.$"):
+        spaces(tmp_path, {**tune, "seed": 2**32})
+    spec = parse(study(tmp_path, tune={**tune, "seed": 2**32 - 1}))
+    assert len(tuning(spec, variants(spec)[0])) == 2
 
 
 def test_without_tuning_nothing_is_searched(tmp_path: Path) -> None:

@@ -170,10 +170,10 @@ def test_every_cost_is_a_field(cost: Cost) -> None:
         (
             "bootstrap",
             5,
-            "interval bootstrap needs at least 8 different seeds and seeds has 5; add seeds or choose interval t, which needs 2.",
+            "--interval is bootstrap, which needs at least 8 different seeds, and the study has 5; add seeds, or choose t, which needs 2.",
         ),
-        ("bootstrap", 1, "interval bootstrap needs at least 8 different seeds and seeds has 1; add seeds."),
-        ("t", 1, "interval t needs at least 2 different seeds and seeds has 1; add seeds."),
+        ("bootstrap", 1, "--interval is bootstrap, which needs at least 8 different seeds, and the study has 1; add seeds."),
+        ("t", 1, "--interval is t, which needs at least 2 different seeds, and the study has 1; add seeds."),
     ],
 )
 def test_fewer_seeds_than_an_interval_needs_are_refused(interval: Kind, seeds: int, sentence: str) -> None:

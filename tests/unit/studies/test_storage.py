@@ -19,6 +19,7 @@ from ftlab.studies.storage import Lease, connect
     ("url", "said"),
     [
         ("nonsense", r"^--storage is no URL of a database; write postgresql://"),
+        ("postgresql://u@h:port/db", r"^--storage is no URL of a database; write postgresql://"),
         ("redis://h/0", r"^--storage names redis; allowed: sqlite, postgresql, mysql\."),
         ("mysql+nodriver://h/x", r"^--storage names a driver mysql\+nodriver that"),
     ],

@@ -57,6 +57,7 @@ def test_zipped_factors_advance_together(tmp_path: Path) -> None:
     [
         {RATE: ["1e-3", 0.01, 0.001]},
         {"model.tuning.r": [8, 16, 8.0]},
+        {"rate": {"a": {RATE: "1e-3"}, "b": {RATE: 0.01}, "c": {RATE: 0.001}}},
         {"how": {"a": {"model.tuning": "LoRA"}, "b": {"model.tuning": "Full"}, "c": {"model.tuning": "ftlab.strategies.lora.LoRA"}}},
         {"how": {"a": {"model.tuning": "LoRA"}, "b": {}, "c": {"model.tuning": {"class_path": "LoRA", "init_args": {}}}}},
         {
@@ -76,7 +77,13 @@ def test_zipped_factors_advance_together(tmp_path: Path) -> None:
                 "c": {"model.tuning.strategies": [{"class_path": "NormTuning", "init_args": {}}, LORA]},
             }
         },
-        {"model.tuning.rank_pattern": [{"q": 1, "v": 2}, {"q": 1}, {"v": 2, "q": 1}]},
+        {
+            "ranks": {
+                "a": {"model.tuning.rank_pattern": {"q": 1, "v": 2}},
+                "b": {"model.tuning.rank_pattern": {"q": 1}},
+                "c": {"model.tuning.rank_pattern": {"v": 2, "q": 1}},
+            }
+        },
         {
             "model.tuning": [
                 compose(LORA, NORMS),
@@ -90,7 +97,7 @@ def test_zipped_factors_advance_together(tmp_path: Path) -> None:
 def test_what_is_the_same_runs_once(tmp_path: Path, factors: dict[str, Any]) -> None:
     found = planned(tmp_path, factors=factors)
     assert len(found.variants) == 2
-    assert [(left.why, left.name != left.why) for left in found.aliases] == [(found.variants[0].name, True)]
+    assert [left.why for left in found.aliases] == [found.variants[0].name]
 
 
 def test_a_skip_means_the_setting_and_not_its_spelling(tmp_path: Path) -> None:
@@ -192,16 +199,17 @@ def test_a_knock_out_of_rates(tmp_path: Path) -> None:
 
 
 def test_the_key_of_a_trial() -> None:
-    key = trial_key({"model.tuning": "LoRA", RATE: 1e-3}, 0, "seeds")
-    assert trial_key({RATE: "1e-3", "model.tuning": "ftlab.strategies.lora.LoRA"}, 0, "seeds") == key
+    settings: dict[str, object] = {"model.tuning": "LoRA", RATE: 1e-3}
+    key = trial_key("v", settings, 0, "seeds")
+    assert trial_key("v", {RATE: "1e-3", "model.tuning": "ftlab.strategies.lora.LoRA"}, 0, "seeds") == key
     others: list[dict[str, object]] = [{"model.tuning": "LoRA", RATE: 2e-3}, {"model.tuning": "LoRA"}]
-    keys = {key, *(trial_key(settings, 0, "seeds") for settings in others)}
-    keys |= {trial_key({"model.tuning": "LoRA", RATE: 1e-3}, 1, "seeds"), trial_key({"model.tuning": "LoRA", RATE: 1e-3}, 0, "tune")}
-    assert len(keys) == 5
+    keys = {key, *(trial_key("v", other, 0, "seeds") for other in others)}
+    keys |= {trial_key("v", settings, 1, "seeds"), trial_key("v", settings, 0, "tune"), trial_key("w", settings, 0, "seeds")}
+    assert len(keys) == 6
 
 
 def test_text_that_says_true_is_not_true() -> None:
-    assert len({trial_key({"data.source.path": value}, 0, "seeds") for value in (True, "true", "1", "True", None, "null")}) == 6
+    assert len({trial_key("v", {"data.source.path": value}, 0, "seeds") for value in (True, "true", "1", "True", None, "null")}) == 6
 
 
 def test_the_command_of_a_trial(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ import torch
 
 from ftlab.commands.verify import equal
 from ftlab.errors import StorageError
-from ftlab.studies.warm import Child, Warm
+from ftlab.studies import warm as module
+from ftlab.studies.warm import Child, Warm, alone
 from tests.conftest import Command
 
 ROWS = json.dumps({"train": [{"text": f"row {i} of a few", "label": i % 2} for i in range(6)], "val": [{"text": "one", "label": 0}]})
@@ -135,6 +137,45 @@ def test_output_and_exit_code_are_the_commands(warm: Warm, tmp_path: Path) -> No
     first, second = log.read_text().splitlines()
     assert first.startswith("ftlab ")
     assert second.startswith("ftlab: error: ftlab has no command 'fitt'")
+
+
+SRUN = {
+    "SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "ftlab", "SLURM_NNODES": "4", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_NODEID": "1", "SLURM_STEP_NUM_TASKS": "4", "PMI_RANK": "1",
+}  # fmt: skip
+TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none"}
+
+
+@pytest.mark.parametrize(("environment", "kept"), [(SRUN, {"SLURM_JOB_ID", "SLURM_JOB_NAME"}), (TORCHRUN, set())], ids=["srun", "torchrun"])
+def test_a_trial_is_no_rank_of_what_started_the_runner(
+    environment: dict[str, str], kept: set[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning.fabric.utilities.rank_zero import _get_rank
+
+    def detected() -> list[object]:
+        return [SLURMEnvironment.detect() or TorchElasticEnvironment.detect(), _get_rank()]
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert detected() == [True, 1]
+    begun: list[dict[str, str]] = []
+
+    def popen(command: list[str], env: dict[str, str] | None = None, **options: object) -> subprocess.Popen[bytes]:
+        begun.append(dict(os.environ) if env is None else env)
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "subprocess", SimpleNamespace(Popen=popen, DEVNULL=None, TimeoutExpired=subprocess.TimeoutExpired))
+        with Warm() as warm:
+            warm.start(["--version"], tmp_path / "log")
+    [found] = begun
+    assert found == alone({**os.environ})
+    for name in environment.keys() - found.keys():
+        monkeypatch.delenv(name)
+    assert environment.keys() & found.keys() == kept
+    assert detected() == [False, None]
 
 
 def test_a_crash_ends_one_trial_alone(warm: Warm, tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""One trial while a runner has it: its limit, and its time to leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ftlab.studies import job
+from ftlab.studies.job import Ended, Job
+from tests.unit.studies.small_study import Made, opened, study
+
+
+@dataclass
+class Saving(Made):
+    """Takes its time to leave."""
+
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        return -9 if self.killed else self.code
+
+
+def started(folder: Path, child: Made) -> Job:
+    queue = opened(study(folder, timeout_minutes=1), folder)
+    claim = queue.claim()
+    assert claim is not None
+    found = Job(queue=queue, claim=claim, folder=folder, start=lambda words, log, environment: child)
+    assert found.look() is None
+    return found
+
+
+def later(of: Job, seconds: float) -> Ended | None:
+    """A look after some time."""
+    of._begun -= seconds
+    of._asked -= seconds
+    return of.look()
+
+
+@pytest.mark.parametrize("why", ["stopped", "pruned"])
+def test_a_trial_that_saves_its_checkpoint_has_no_limit(tmp_path: Path, why: job._Leaving) -> None:
+    child = Saving()
+    one = started(tmp_path, child)
+    one._leave(why)
+    assert later(one, 61) is None
+    assert (one.ending, child.asked, child.killed) == (why, True, False)
+    child.code = 143
+    ended = one.look()
+    assert ended is not None
+    assert ended.outcome == why
+
+
+@pytest.mark.parametrize("why", ["stopped", "pruned"])
+def test_a_trial_that_does_not_leave_is_killed(tmp_path: Path, why: job._Leaving) -> None:
+    child = Saving()
+    one = started(tmp_path, child)
+    one._leave(why)
+    assert later(one, 121) is None
+    assert child.killed
+    ended = one.look()
+    assert ended is not None
+    assert ended.outcome == why
+
+
+def test_a_trial_that_nobody_has_asked_has_a_limit(tmp_path: Path) -> None:
+    child = Saving()
+    one = started(tmp_path, child)
+    assert (later(one, 59), child.killed) == (None, False)
+    assert (later(one, 2), child.killed) == (None, True)
+    ended = one.look()
+    assert ended is not None
+    assert (ended.outcome, ended.error) == ("timeout", "it took longer than 1 minutes")

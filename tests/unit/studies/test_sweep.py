@@ -1,0 +1,40 @@
+"""`ftlab sweep` checks what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ftlab.main import main
+from tests.unit.studies.files import study
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"factors": {"model.tunning.r": [2, 4]}}, "did you mean model.tuning"),
+        ({"factors": {"model.tuning": ["LoRA", "Ful"]}}, "did you mean Full"),
+        ({"set": {"trainer.max_step": 1}}, "did you mean trainer.max_steps"),
+    ],
+    ids=str,
+)
+def test_a_typo_is_found_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: dict[str, Any], sentence: str
+) -> None:
+    file = study(tmp_path, **{"factors": {"model.tuning.r": [2, 4]}, **keys})
+    assert main(["sweep", str(file), "--root", str(tmp_path / "studies")]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "studies").exists()
+
+
+def test_what_is_right_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = study(tmp_path, factors={"model.tuning.r": [2, 4]})
+    assert main(["sweep", str(file), "--root", str(tmp_path / "studies")]) == 0
+    assert "wandb sweep" in capsys.readouterr().out
+    sweep = yaml.safe_load((tmp_path / "studies" / "first" / "sweep" / "sweep.yaml").read_text())
+    assert [Path(each).name for each in sweep["parameters"]["config"]["values"]] == ["r2.yaml", "r4.yaml"]
