@@ -65,7 +65,7 @@ def test_defaults(tmp_path: Path) -> None:
         ({"factors": {"model.tuning.r": [4, 4.0]}}, "factors.model.tuning.r changes nothing: it has 2 levels that are the same setting"),
         ({"factors": {"model.tuning.r": 4}}, "factors.model.tuning.r is 4; write a list of values"),
         ({"factors": {"model.tuning.r": [4, 4, 8]}}, "factors.model.tuning.r has 4 twice; keep one of them."),
-        ({"factors": {"model.tuning": ["LoRA", "Full", "ftlab.strategies.lora.LoRA"]}}, "factors.model.tuning has LoRA twice; keep one"),
+        ({"factors": {"model.tuning": ["LoRA", "Full", "LoRA"]}}, "factors.model.tuning has LoRA twice; keep one"),
         ({"factors": {"model.tuning": ["LoRA", "LORA", "Full"]}}, "factors.model.tuning: two levels would both be called LORA"),
         ({"factors": {"size": {"a/b": {}, "c": {}}}}, "factors.size names a variant 'a/b'; use letters"),
         ({"factors": {"seed_everything": [1, 2]}}, "seed_everything is set by the study itself .the study's own seeds."),
