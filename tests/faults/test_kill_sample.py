@@ -14,9 +14,9 @@ from tests.faults.small_run import STEPS, same
 
 
 def test_killed_runs_become_the_run_that_was_left_alone(tmp_path: Path) -> None:
-    tally = matrix(tmp_path, sample=4)
+    tally = matrix(tmp_path, sample=3)
     assert tally.wrong == []  # the negative controls are among them
-    assert tally.killed.total() >= 3  # a kill from outside may come too late on a slow machine
+    assert tally.killed.total() >= 2  # a kill from outside may come too late on a slow machine
 
 
 def test_the_whole_matrix_has_two_hundred_kills() -> None:

@@ -47,6 +47,7 @@ def test_one_rank(tmp_path: Path, backbone: str, batch: int, accumulate: int) ->
     check(found, gradient_of(backbone, batches(backbone, batch)))
 
 
+@pytest.mark.slow
 def test_two_ranks(tmp_path: Path, backbone: str) -> None:
     """Three pairs each, then one on a rank and none on the other."""
     words = [sys.executable, "-m", "tests.reference.contrastive_run", str(tmp_path), backbone, "3", "2", "2"]

@@ -119,6 +119,7 @@ def compare(warm: Warm, alone: Command, folder: Path) -> None:
     assert result(folder / "warm", "a")[0] != result(folder / "warm", "b")[0]
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_run_that_it_would_be_alone(warm: Warm, ftlab: Command, tmp_path: Path) -> None:
     compare(warm, ftlab, tmp_path)
 
