@@ -80,7 +80,7 @@ def cell(runs: list[dict[str, Any]], task: str) -> str:
         scores = [factor * run[name] for run in runs if name in run]
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         parts.append(f"{statistics.mean(scores):.2f}{spread}" if scores else "")
-    seeds = "" if len(runs) == len(SEEDS) else f" ({len(runs)} seeds)"
+    seeds = "" if len(runs) == len(SEEDS) else f" ({len(runs)} of {len(SEEDS)} seeds)"
     return " / ".join(parts) + seeds
 
 
