@@ -91,6 +91,7 @@ class TestBase:
         rewritten(drifting, "model.backbone.new_tokens", ["<new>"])
         assert resumed(warm).startswith("the checkpoint has model.backbone.new_tokens ")
 
+    @SLOW
     def test_a_seed_that_makes_another_fresh_base(self, folder: Path, warm: Run) -> None:
         """D7."""
         write(folder)

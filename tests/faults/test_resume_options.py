@@ -68,6 +68,7 @@ class TestDiffering:
         assert code == 0, said
         assert differences(place, whole) != []
 
+    @pytest.mark.slow
     def test_the_learning_rate_cannot_be_overridden(self, fork: Forker, tmp_path: Path) -> None:
         """D3."""
         optimizer = ["--model.optimizer", "torch.optim.AdamW", "--model.optimizer.lr"]

@@ -80,7 +80,9 @@ def saved_classifier(root: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("file", "count"), [("jsonl", 11), ("parquet", 1)], ids=["more rows than ranks", "fewer rows than ranks"])
+@pytest.mark.parametrize(
+    ("file", "count"), [pytest.param("jsonl", 11, marks=pytest.mark.slow, id="more"), pytest.param("parquet", 1, id="fewer")]
+)
 def test_two_ranks_write_every_row_once(fork: Forker, tmp_path: Path, file: str, count: int) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts(count)))
     folder = saved_classifier(tmp_path)

@@ -99,6 +99,7 @@ def test_labels_can_be_capped() -> None:
     assert set(counts.values()) == {5}
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_process_and_nothing_is_imported() -> None:
     first, second = probe("1"), probe("2")
     assert first["hashes"] == second["hashes"]
