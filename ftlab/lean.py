@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -16,8 +14,6 @@ from ftlab.batch import Batch
 if TYPE_CHECKING:
     from ftlab.module import FinetuneModule
 
-Step = TypeVar("Step", bound=Callable[..., Any])
-
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -26,12 +22,6 @@ class NoProfiler(PassThroughProfiler):
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
         return _NOTHING
-
-
-def signed(step: Step) -> Step:
-    """Keep the signature of a function, for which Lightning asks at each step and Python would put it together anew."""
-    vars(step)["__signature__"] = inspect.signature(step)
-    return step
 
 
 class LeanModule(LightningModule):

@@ -21,7 +21,7 @@ from ftlab.evaluation import Evaluation
 from ftlab.fingerprints import base_fingerprint, check, tokenizer_fingerprint
 from ftlab.growth import grow
 from ftlab.heads import fresh_modules
-from ftlab.lean import LeanModule, signed
+from ftlab.lean import LeanModule
 from ftlab.metrics import MetricCallable, check_metrics
 from ftlab.numerics import Guard, check_frozen, frozen_sums, gradient_norm
 from ftlab.optim.build import OptimizerCallable, build_optimizer
@@ -149,7 +149,6 @@ class FinetuneModule(LeanModule):
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]  # Lightning adds it
             yield batch.to(self.device)
 
-    @signed
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if batch.window:
             several = self.trainer.world_size > 1

@@ -97,8 +97,8 @@ def contributions(records: Iterable[TrialRecord], parts: Sequence[Part], directi
     pairs = [(part.whole, part.without) for part in parts]
     singles = [(part.alone, part.whole) for part in parts if part.alone is not None]
     found = compare_pairs(records, [*pairs, *singles], direction)
-    alone = iter(found[len(parts) :])
+    added, alone = found[: len(parts)], iter(found[len(parts) :])
     return [
         Contribution(part=part.name, to_whole=whole, by_itself=None if part.alone is None else next(alone))
-        for part, whole in zip(parts, found, strict=False)
+        for part, whole in zip(parts, added, strict=True)
     ]

@@ -159,8 +159,7 @@ class Runner:
 
     def _goes(self) -> bool:
         """Whether any trial of the study has gone well, now or in a session before."""
-        states = self.queue.states()
-        return self._well or bool(states["complete"] or states["pruned"])
+        return self._well or any(self.queue.states()[state] for state in ("complete", "pruned"))
 
     def _doubtful(self) -> bool:
         """Whether all that has ended failed alike; then what runs is awaited, and where none of it differs, the study stops."""

@@ -29,6 +29,8 @@ _LEARNT = ("ftlab", "lightning", "peft", "torchmetrics", "transformers")
 _COMMANDS = ("fit", "validate", "test", "predict")
 _NO_KEYS = ("--plugin", "--resume", "--override-resume")
 _TUNING = ("model.tuning", "model.tuning.class_path")
+_LOST = object()
+"""What cannot be unpickled."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Lesson:
 
     Args:
         modules: Names of what it imported.
-        reading: The first weights that it read from files, pickled by itself: it may have classes that only the trial knows.
+        reading: The first weights that it read from files, or None, pickled by itself: it may have classes that only the trial knows, and
+            is empty where one of them cannot be pickled.
     """
 
     modules: list[str]
@@ -57,11 +60,13 @@ class Shelf:
         self._readings: dict[str, Reading | None] = {}  # None: trials of this kind read it themselves
         self._held: Held | None = None
         self._reason = ""
+        self._unsaid: dict[str, str] = {}  # why trials of a kind read their base themselves, until the next of them says so
         self._read: Reading | None = None
 
     def prepare(self, words: Sequence[str]) -> None:
         """Before the fork: hold what the trial is expected to read."""
-        self._reason, which = "", kind(words)
+        which = kind(words)
+        self._reason = self._unsaid.pop(which, "")
         reading = self._readings.get(which)
         if reading is None or _answers(self._held, reading):
             return
@@ -98,7 +103,7 @@ class Shelf:
         """In the fork, at its end: say what was missing."""
         new = [name for name in sys.modules if name not in self._modules and name.partition(".")[0] in _LEARNT]
         reading = b""
-        with suppress(Exception):  # whatever a class of a plugin may raise: then the next trial reads its base itself
+        with suppress(Exception):  # whatever a class of a plugin may raise; who learns this says so
             reading = pickle.dumps(self._read)
         pickle.dump(Lesson(new, reading), file)
         file.flush()
@@ -112,6 +117,9 @@ class Shelf:
             which, reading = kind(words), _unpickled(lesson.reading)
             if which and isinstance(reading, Reading):
                 self._remember(which, reading)
+            elif which and which not in self._readings and reading is _LOST:
+                self._readings[which] = None
+                self._unsaid[which] = "its configuration has a class that only the trial knows"
 
     def _import(self, names: Sequence[str]) -> None:
         for name in names:
@@ -126,10 +134,10 @@ class Shelf:
 
 
 def _unpickled(text: bytes) -> object:
-    """What a trial has said; None where it was cut, or has a class of a module that is not there."""
+    """What a trial has said; `_LOST` where it was cut, or has a class of a module that is not there."""
     with suppress(Exception):  # half a pickle may raise anything, and so may a class of a plugin
         return pickle.loads(text)
-    return None
+    return _LOST
 
 
 def _identity(reading: Reading) -> str:

@@ -47,26 +47,42 @@ def lesson(config: PretrainedConfig) -> io.BytesIO:
     return file
 
 
+WORDS = ["fit", "--model.tuning", "LoRA"]
+LOST = ["its configuration has a class that only the trial knows", ""]
+
+
 def learnt(file: io.BytesIO) -> tuple[bool, int]:
     """Whether the modules are learnt, and how many readings."""
     shelf = Shelf(frozenset())
     shelf._modules.discard("ftlab.weights")
-    shelf.learn(["fit", "--model.tuning", "LoRA"], file)
-    return "ftlab.weights" in shelf._modules, len(shelf._readings)
+    shelf.learn(WORDS, file)
+    return "ftlab.weights" in shelf._modules, sum(reading is not None for reading in shelf._readings.values())
+
+
+def told(file: io.BytesIO) -> list[str]:
+    """What the next two trials say of why they read their base themselves, if each leaves the same lesson."""
+    shelf, said = Shelf(frozenset()), []
+    for _ in range(2):
+        shelf.learn(WORDS, file)
+        shelf.prepare(WORDS)
+        said.append(shelf._reason)
+    return said
 
 
 def test_a_class_of_a_module_that_only_the_trial_has(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("my_plugin")
-    module.Mine = type("Mine", (PretrainedConfig,), {"__module__": "my_plugin"})  # type: ignore[attr-defined]
+    vars(module)["Mine"] = mine = type("Mine", (PretrainedConfig,), {"__module__": "my_plugin"})
     monkeypatch.setitem(sys.modules, "my_plugin", module)
-    file = lesson(module.Mine())
+    file = lesson(mine())
     monkeypatch.delitem(sys.modules, "my_plugin")
     assert learnt(file) == (True, 0)
+    assert told(file) == LOST
 
 
 @pytest.mark.parametrize("config", [Unmade, Unsaid])
 def test_whatever_a_class_of_a_plugin_raises(config: type[PretrainedConfig]) -> None:
     assert learnt(lesson(config())) == (True, 0)
+    assert told(lesson(config())) == LOST
 
 
 def test_a_configuration_that_cannot_be_compared() -> None:
@@ -74,9 +90,9 @@ def test_a_configuration_that_cannot_be_compared() -> None:
     config.told, config._commit_hash = True, "abc"
     shelf = Shelf(frozenset())
     for _ in range(2):
-        shelf.learn(["fit", "--model.tuning", "LoRA"], lesson(config))
+        shelf.learn(WORDS, lesson(config))
     shelf._held = Held(identity="of another", read=(None, {}), fresh=frozenset(), fingerprint="")  # type: ignore[arg-type]  # no model
-    shelf.prepare(["fit", "--model.tuning", "LoRA"])
+    shelf.prepare(WORDS)
     assert shelf._reason == "RuntimeError: not to be told"
 
 

@@ -22,7 +22,8 @@ from tests.unit.training import WORDS
 BYTES = byte_tokenizer(pairs=True, segments=True)
 TINY_BERT = Path(ftlab.__file__).parent / "assets" / "tiny-bert"
 LABELS = complete(["loc", "per"], "bio")
-ROW: Row = {"tokens": ["Ada", "met", "Bo", "Li"], "tags": ["B-per", "O", "B-per", "I-per"]}
+TAGS = ["B-per", "O", "B-per", "I-per"]
+ROW: Row = {"tokens": ["Ada", "met", "Bo", "Li"], "tags": TAGS}
 
 
 def sentences(count: int) -> list[Row]:

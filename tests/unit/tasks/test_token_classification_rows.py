@@ -11,7 +11,7 @@ from ftlab.errors import ConfigError, DataError
 from ftlab.rows import Row
 from ftlab.tasks.token_classification import TokenClassification
 from ftlab.testing.tokenizer import byte_tokenizer
-from tests.unit.tasks.tagging import LABELS, ROW, encode, refused
+from tests.unit.tasks.tagging import LABELS, ROW, TAGS, encode, refused
 
 
 def test_labels_come_from_the_training_rows() -> None:
@@ -23,7 +23,7 @@ def test_labels_come_from_the_training_rows() -> None:
 
 
 def test_ids_stand_for_labels_that_are_named() -> None:
-    (example,) = encode(TokenClassification(labels=LABELS), [{**ROW, "tags": [LABELS.index(str(t)) for t in ROW["tags"]]}])  # type: ignore[attr-defined]
+    (example,) = encode(TokenClassification(labels=LABELS), [{**ROW, "tags": [LABELS.index(tag) for tag in TAGS]}])
     assert example == encode(TokenClassification(labels=LABELS), [ROW])[0]
 
 
