@@ -6,7 +6,9 @@ The files are parsed, never imported: importing `antigravity` opens a browser, a
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
+import platform
 import sysconfig
 import textwrap
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeAlias
 
 from ftlab.data.sources.base import DataSource
+from ftlab.data.sources.files import fingerprint_of
 from ftlab.errors import ConfigError, DataError, suggest
 
 Part: TypeAlias = Literal["pretraining", "held-out"]
@@ -24,6 +27,7 @@ HELD_OUT = ("asyncio", "email", "http", "importlib", "logging", "tkinter", "unit
 """Packages that the pretraining of the shipped backbones never sees; CPython 3.11, 3.12 and 3.13 all have them."""
 
 _ROOT = Path(sysconfig.get_paths()["stdlib"])
+_TOPICS = _ROOT / "pydoc_data" / "topics.py"
 _SPLITS = ("train", "validation")
 # Tests and demos are no prose, and what a distribution or a user installs differs from machine to machine.
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data", "site-packages", "dist-packages"}
@@ -53,11 +57,10 @@ class Document(NamedTuple):
 def docstrings(part: Part) -> tuple[Docstring, ...]:
     """The docstrings of the standard library, in the order of their paths and lines."""
     found: list[Docstring] = []
-    for path in _paths():
+    for path in _paths(part):
         parts = path.with_suffix("").parts
-        if (parts[0] in HELD_OUT) == (part == "held-out"):
-            module = ".".join(parts).removesuffix(".__init__")
-            found.extend(_docstrings_in(_parse(_ROOT / path), Docstring(parts[0], module, module, "", "")))
+        module = ".".join(parts).removesuffix(".__init__")
+        found.extend(_docstrings_in(_parse(_ROOT / path), Docstring(parts[0], module, module, "", "")))
     return tuple(found)
 
 
@@ -122,6 +125,10 @@ class PythonDocs(DataSource):
                 for passage in passages(text, self.max_characters):
                     yield {"text": passage, "title": title, "package": package}
 
+    def fingerprint(self, split: str) -> str:
+        """A hash of the files, of how they are read and of the split."""
+        return _fingerprint(self, split, self.part)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DocstringPackage(DataSource):
@@ -152,19 +159,37 @@ class DocstringPackage(DataSource):
                 if in_split(entry.text, split, percent=20):
                     yield {"text": entry.text, "label": label, "title": entry.name}
 
+    def fingerprint(self, split: str) -> str:
+        """A hash of the files, of how they are read and of the split."""
+        return _fingerprint(self, split, "held-out")
+
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _paths() -> list[PurePosixPath]:
+def _fingerprint(source: PythonDocs | DocstringPackage, split: str, part: Part) -> str:
+    # Reading the rows would parse a hundred files and more, which takes longer than everything else before the first step.
+    in_split("", split, percent=0)  # refuses a split that is not there
+    parts: tuple[Part, ...] = ("pretraining", "held-out") if part == "pretraining" else ("held-out",)  # what it leaves out counts too
+    paths = [path for each in parts for path in _paths(each)]
+    spec = {
+        "source": type(source).__name__, "fields": dataclasses.asdict(source), "split": split,
+        "python": platform.python_version(), "paths": [str(path) for path in paths],
+    }  # fmt: skip
+    topics = [_TOPICS] if part == "pretraining" else []
+    return fingerprint_of(spec, map(str, [Path(__file__), *topics, *(_ROOT / path for path in paths)]))
+
+
+def _paths(part: Part) -> list[PurePosixPath]:
     # Skipped from the top, not after the walk: site-packages can be a hundred times larger than the library.
     tops = [path for path in _ROOT.iterdir() if path.name not in _SKIPPED]
     files = [path for top in tops for path in (top.rglob("*.py") if top.is_dir() else [top]) if path.suffix == ".py"]
     found = sorted(PurePosixPath(path.relative_to(_ROOT).as_posix()) for path in files)
     if not found:
         raise DataError(f"{_ROOT} holds no .py file to read documentation from; install the sources of Python's library.")
-    return [path for path in found if not _SKIPPED.intersection(path.parts)]
+    read = [path for path in found if not _SKIPPED.intersection(path.parts)]
+    return [path for path in read if (path.with_suffix("").parts[0] in HELD_OUT) == (part == "held-out")]
 
 
 def _parse(path: Path) -> ast.Module:
@@ -188,7 +213,7 @@ def _docstrings_in(node: ast.AST, place: Docstring) -> Iterator[Docstring]:
 
 
 def _topics() -> Iterator[Docstring]:
-    for table in (node for node in ast.walk(_parse(_ROOT / "pydoc_data" / "topics.py")) if isinstance(node, ast.Dict)):
+    for table in (node for node in ast.walk(_parse(_TOPICS)) if isinstance(node, ast.Dict)):
         for name, text in sorted(ast.literal_eval(table).items()):
             yield Docstring("language", f"language.{name}", name, "", text.strip())
 

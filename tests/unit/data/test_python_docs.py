@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from ftlab.data.sources import python_docs
 from ftlab.data.sources.python_docs import HELD_OUT, DocstringPackage, PythonDocs, documents, in_split, passages
 from ftlab.errors import ConfigError, DataError
 
@@ -18,10 +20,11 @@ SHARED_FROM = 40
 
 PROBE = """
 import json, sys
+from ftlab.data.sources.base import DataSource
 from ftlab.data.sources.python_docs import DocstringPackage, PythonDocs
 before = set(sys.modules)
-hashes = [source.fingerprint(split) for source in (PythonDocs(), PythonDocs(part="pretraining"), DocstringPackage())
-          for split in source.splits()]
+hashes = [hash(source, split) for hash in (DataSource.fingerprint, lambda source, split: source.fingerprint(split))
+          for source in (PythonDocs(), PythonDocs(part="pretraining"), DocstringPackage()) for split in source.splits()]
 print(json.dumps({"hashes": hashes, "imported": sorted(set(sys.modules) - before)}))
 """
 
@@ -103,7 +106,7 @@ def test_labels_can_be_capped() -> None:
 def test_rows_do_not_depend_on_the_process_and_nothing_is_imported() -> None:
     first, second = probe("1"), probe("2")
     assert first["hashes"] == second["hashes"]
-    assert len(set(first["hashes"])) == 6
+    assert len(set(first["hashes"])) == 12
     assert first["imported"] == second["imported"] == []
 
 
@@ -111,6 +114,25 @@ def test_a_split_is_chosen_by_the_letters_of_the_title() -> None:
     assert in_split("asyncio.tasks", "train", 10) != in_split("asyncio.tasks", "validation", 10)
     with pytest.raises(DataError, match="validation"):
         list(PythonDocs().rows("validaton"))
+
+
+def test_a_fingerprint_holds_the_fields_the_files_and_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "http" / "client.py"
+    file.parent.mkdir()
+    file.write_text('"""One sentence."""', encoding="utf-8")
+    monkeypatch.setattr(python_docs, "_ROOT", tmp_path)
+    monkeypatch.setattr(python_docs, "_parse", None)  # nothing is parsed for it
+    found = [source.fingerprint("train") for source in (PythonDocs(), PythonDocs(max_characters=9), DocstringPackage())]
+    file.write_text('"""Another."""', encoding="utf-8")
+    found.append(PythonDocs().fingerprint("train"))
+    file.rename(file.with_name("server.py"))
+    found.append(PythonDocs().fingerprint("train"))
+    assert len(set(found)) == len(found)
+
+
+def test_a_fingerprint_of_a_split_that_is_not_there() -> None:
+    with pytest.raises(DataError, match="validation"):
+        PythonDocs().fingerprint("validaton")
 
 
 def test_a_negative_length_is_refused() -> None:
