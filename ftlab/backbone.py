@@ -110,6 +110,19 @@ class Backbone:
         """The longest sequence the model has positions for, in tokens; None where it has no limit."""
         return context_of(config)
 
+    def require(self, auto_class: str, config: PretrainedConfig) -> None:
+        """Refuse an architecture that a task has no model of.
+
+        Raises:
+            ConfigError: It is one.
+        """
+        import transformers
+
+        if type(config) not in getattr(transformers, auto_class)._model_mapping:
+            raise ConfigError(
+                f"model.backbone.name {self.name} is a {config.model_type} model, which {auto_class} does not offer; choose another task."
+            )
+
     def load_model(
         self, auto_class: str, overrides: Mapping[str, object], options: Mapping[str, object]
     ) -> tuple[PreTrainedModel, set[str]]:
@@ -134,10 +147,7 @@ class Backbone:
         auto = getattr(transformers, auto_class)
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
         extra = {} if self.attention is None else {"attn_implementation": self.attention}
-        if type(config) not in auto._model_mapping:
-            raise ConfigError(
-                f"model.backbone.name {self.name} is a {config.model_type} model, which {auto_class} does not offer; choose another task."
-            )
+        self.require(auto_class, config)
         if self.fresh and options:
             raise ConfigError(
                 "model.backbone.fresh is true, so no stored weights are read, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -39,13 +39,14 @@ def keep_owned(state: dict[str, Tensor], owned: frozenset[str]) -> dict[str, Ten
     return {name: tensor for name, tensor in state.items() if name in owned}
 
 
-def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: Mapping[str, Tensor]) -> None:
+def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: Mapping[str, Tensor], free: Collection[str] = ()) -> None:
     """Refuse a checkpoint that is not exactly of this model.
 
     Args:
         checkpoint: What was loaded.
         spec: The model's own, as in its stamp.
         owned: Name → tensor of the model, for every tensor that the checkpoint must hold.
+        free: Dotted keys of the spec that may differ.
 
     Raises:
         CheckpointError: It has no stamp, another spec, or other tensors; the message names the first difference.
@@ -62,7 +63,10 @@ def verify(checkpoint: Mapping[str, Any], spec: Mapping[str, object], owned: Map
         if not isinstance(found.get(key), kind):
             raise CheckpointError(f"the checkpoint's stamp holds no {key}; use another checkpoint of the run.")
     for key, old, new in differences(found["spec"], spec):
-        raise CheckpointError(f"the checkpoint has {key} {old!r}, the configuration {new!r}; use the config.yaml of the checkpoint's run.")
+        if key not in free:
+            raise CheckpointError(
+                f"the checkpoint has {key} {old!r}, the configuration {new!r}; use the config.yaml of the checkpoint's run."
+            )
     tensors = checkpoint["state_dict"]
     stored = frozenset(tensors)
     for name in sorted(owned.keys() - stored):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -12,7 +13,7 @@ from torchmetrics import MetricCollection
 from ftlab.batch import Batch
 from ftlab.errors import ConfigError, DataError
 from ftlab.gathering import Numbered, gathered, predictions_of
-from ftlab.metrics import MetricCallable, collection, feed
+from ftlab.metrics import MetricCallable, collection, measuring
 from ftlab.tasks.base import NumberedRows, Outputs, Task
 
 
@@ -49,36 +50,45 @@ class Evaluation:
         if self.metrics is not None:
             self.task.update(self.metrics, outputs, batch)
         if self.more:
-            feed(self.more, self.task, outputs, batch)
+            with measuring(self.more, self.task):
+                self.task.update(self.more, outputs, batch)
         if self.task.scores and batch.index:
             self.records += zip(batch.rows.tolist(), batch.index, self.task.records(outputs, batch), strict=True)
 
     def result(self, sum_ranks: Callable[[Tensor], Tensor], rows: Callable[[], NumberedRows] = no_rows) -> dict[str, float]:
         """`loss`, `loss_<head>` where there are several, what the task derives and scores, and its metrics.
 
-        A metric with a value for each of several outputs gives their mean, and `<name>_0` and so on.
+        A head of weight 0 of which nothing was scored has the loss NaN. A metric with a value for each of several outputs gives their
+        mean, and `<name>_0` and so on.
 
         Args:
             sum_ranks: Adds a tensor over all ranks.
             rows: The rows of the split.
 
         Raises:
-            DataError: Nothing was scored for one of the heads.
+            DataError: Nothing was scored for a head that has a weight.
         """
         sums, counts = sum_ranks(self.sums).tolist()
-        for head, count in zip(self.task.heads, counts, strict=True):
-            if not count:
-                raise DataError(f"no position of the evaluated rows is scored for '{head}', so its loss is undefined; check their labels.")
-        means = {h: s / c for h, s, c in zip(self.task.heads, sums, counts, strict=True)}
         weights = self.task.weights()
-        figures = {"loss": sum(weights[h] * means[h] for h in means)}
+        means: dict[str, float] = {}
+        for head, total, count in zip(self.task.heads, sums, counts, strict=True):
+            if weights[head] and not count:
+                raise DataError(
+                    f"no position of the evaluated rows is scored for '{head}', so its loss is undefined; check their labels, or raise "
+                    "trainer.limit_val_batches or limit_test_batches where it leaves most rows out."
+                )
+            means[head] = total / count if count else math.nan
+        figures = {"loss": sum(weights[h] * means[h] for h in means if weights[h])}
         if len(means) > 1:
             figures |= {f"loss_{h}": mean for h, mean in means.items()}
         figures |= self.task.derived(means)
         if self.task.scores:
             figures |= self.task.score(predictions_of(self.task, gathered(self.records)), rows())
-        for metrics in self._collections():
-            figures |= _computed(metrics)
+        if self.metrics:
+            figures |= _computed(self.metrics)
+        if self.more:
+            with measuring(self.more, self.task):
+                figures |= _computed(self.more)
         return figures
 
     def _collections(self) -> list[MetricCollection]:

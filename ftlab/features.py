@@ -98,7 +98,8 @@ def find_cut(model: nn.Module, forward: Any) -> Cut:
     layers = layer_list(body)[1]
     seen = _watch(body, layers, forward)
     if not seen.frozen:
-        raise refused("something trains in the first layer or below it")
+        name = next((name for name, p in body.named_parameters() if p.requires_grad), "something")
+        raise refused(f"{name} trains, in the first layer or below it")
     if seen.draws:
         raise refused("dropout is active below what trains, so that a row has other hidden states each time")
     return Cut(body=body, layers=layers, depth=seen.frozen, beside=seen.beside, below=_tensors(body, layers, seen.done))

@@ -45,6 +45,11 @@ def fresh_modules(model: nn.Module, missing: set[str], backbone: Backbone) -> di
     found = {_largest(model, name, missing) for name in sorted(missing & parameters)}
     for name in sorted(found):
         if not _may_be_fresh(model, name, missing):
+            if name and model.get_submodule(name) is body_of(model):
+                raise CheckpointError(
+                    f"{backbone.name} has none of the weights of '{name}', the body of {type(model).__name__}: it is of another model, or "
+                    "named otherwise; save AutoModel.from_pretrained(…) and the tokenizer into a folder and name that."
+                )
             what = name or sorted(missing & parameters)[0]
             raise CheckpointError(
                 f"{backbone.name} has no weight for '{what}', which is part of the pretrained network and no head; "

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from torchmetrics import Metric, MetricCollection
 
 from ftlab.errors import ConfigError
 from ftlab.tasks.base import Task
-
-if TYPE_CHECKING:
-    from ftlab.batch import Batch
-    from ftlab.tasks.base import Outputs
 
 MetricCallable = Callable[[], Metric]
 """What an entry of `model.metrics` becomes: everything set, the metric not yet made."""
@@ -55,14 +51,15 @@ def collection(chosen: Sequence[MetricCallable], taken: Iterable[str]) -> Metric
     return MetricCollection(found, compute_groups=False)
 
 
-def feed(metrics: MetricCollection, task: Task, outputs: Outputs, batch: Batch) -> None:
-    """Let the task show a batch to metrics that it did not choose.
+@contextmanager
+def measuring(metrics: MetricCollection, task: Task) -> Iterator[None]:
+    """Whatever metrics say that the task did not choose, as one sentence.
 
     Raises:
         ConfigError: They cannot measure what it gives.
     """
     try:
-        task.update(metrics, outputs, batch)
+        yield
     except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         said = " ".join(str(error).split())[:200].rstrip(".")
         raise ConfigError(

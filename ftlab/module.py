@@ -273,7 +273,8 @@ class FinetuneModule(LeanModule):
         checkpoint[ckpt.STAMP] = {**ckpt.stamp(self.spec(), owned), **run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        ckpt.verify(checkpoint, self.spec(), ckpt.keep_owned(self.state_dict(), self._owned()))
+        free = [] if self._fitting else [f"model.task.{name}" for name in self.task.free]
+        ckpt.verify(checkpoint, self.spec(), ckpt.keep_owned(self.state_dict(), self._owned()), free)
         new_rows = check(checkpoint[ckpt.STAMP]["fingerprints"], self.fingerprints(), self.may_differ.data)
         if self._fitting:
             continuing.prepare(checkpoint, self.trainer, continuing.settings(self.trainer, self.schedule), self.may_differ, new_rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,21 @@ def probe_inputs(model: nn.Module, vocabulary: int) -> dict[str, Tensor]:
     if of_choices.get(type(getattr(model, "config", None)), None) is type(model):
         ids = ids.repeat(4, 1)  # given (B, T) it takes T for the number of choices
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def first_sees_others(model: nn.Module, read: Callable[[Any], Tensor]) -> bool:
+    """Whether what a model says of a text's first token depends on the tokens behind it; in a decoder it does not.
+
+    Args:
+        model: An HF model.
+        read: Its outputs → (B, T, …), something for every token.
+    """
+    inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # an HF model
+    other = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    other["input_ids"][:, -1] = inputs["input_ids"][:, 0]
+    with probing(model):
+        first, changed = (read(model(**i))[:, 0] for i in (inputs, other))
+    return not same(first, changed)
 
 
 def same(expected: Tensor, got: Tensor) -> bool:

@@ -19,6 +19,7 @@ from ftlab.features import Cut, Skipping, find_cut, noting, refused
 from ftlab.lean import RunCallback, module_of
 from ftlab.module import FinetuneModule
 from ftlab.run_folder import FEATURES
+from ftlab.strategies.base import TuningStrategy
 from ftlab.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class CachedFeatures(RunCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module, data = module_of(pl_module), cast("FinetuneData", trainer.datamodule)  # type: ignore[attr-defined]  # Lightning adds it
-        _require_same_rows(module, trainer.world_size)
+        require_same_rows(module.task, module.tuning, trainer.world_size)
         stores = [data.stores[name] for name in ("train", "val") if name in data.stores]
         with trainer.precision_plugin.forward_context():
             cut = find_cut(module.adapted, lambda: _run(module, stores[0], [0, 1]))
@@ -56,11 +57,16 @@ class CachedFeatures(RunCallback):
             self._skipping = None
 
 
-def _require_same_rows(module: FinetuneModule, ranks: int) -> None:
-    if type(module.task).draw is not Task.draw:
-        raise refused(f"{type(module.task).__name__} draws its rows anew in each epoch")
-    if module.tuning.virtual_tokens():
-        raise refused(f"{type(module.tuning).__name__} adds positions to each row")
+def require_same_rows(task: Task, tuning: TuningStrategy, ranks: int = 1) -> None:
+    """Refuse what is known to change rows before any model is loaded.
+
+    Raises:
+        ConfigError: Rows are drawn anew in each epoch, the strategy adds positions to them, or there are several ranks.
+    """
+    if type(task).draw is not Task.draw:
+        raise refused(f"{type(task).__name__} draws its rows anew in each epoch")
+    if tuning.virtual_tokens():
+        raise refused(f"{type(tuning).__name__} adds positions to each row")
     if ranks > 1:
         raise refused(f"the run has {ranks} ranks, and this is for one device")
 

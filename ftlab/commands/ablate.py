@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ftlab import registry
@@ -11,7 +12,7 @@ from ftlab.commands import report
 from ftlab.commands.arguments import Arguments
 from ftlab.errors import ConfigError, FtlabError
 from ftlab.studies.checking import check_names, check_values
-from ftlab.studies.overview import overview
+from ftlab.studies.overview import overview, stored
 from ftlab.studies.spec import StudySpec, parse
 from ftlab.studies.taking import at_least
 from ftlab.studies.variants import plan
@@ -33,12 +34,19 @@ def run(name: str, arguments: list[str]) -> int:
     if len(spec.seeds) == 1:
         print("ftlab: warning: one seed: the report will have no interval and no comparison; list at least two seeds.", file=sys.stderr)
     if chosen.dry_run:
-        print(overview(spec, found, configs, folder, chosen.workers))
+        print(overview(spec, found, configs, chosen.workers, *stored(spec, folder, chosen.storage)))
         return 0
     from ftlab.studies.engine import run_study
+    from ftlab.studies.runner import HaltError
 
-    code = run_study(spec, folder, workers=chosen.workers, extend=chosen.extend, storage=chosen.storage)
-    report.run("report", [str(folder), *(["--storage", chosen.storage] if chosen.storage else [])])
+    reported = partial(report.run, "report", [str(folder), *(["--storage", chosen.storage] if chosen.storage else [])])
+    try:
+        code = run_study(spec, folder, workers=chosen.workers, extend=chosen.extend, storage=chosen.storage)
+    except HaltError:
+        with suppress(Exception):  # whatever the report cannot say: the halt is what has to be said
+            reported()
+        raise
+    reported()
     return code
 
 

@@ -80,7 +80,7 @@ def _fields(words: Sequence[str]) -> dict[str, Any]:
 def _check_names(names: Sequence[str]) -> None:
     from ftlab.testing.conformance import OF_KIND
 
-    known = [name for checks in OF_KIND.values() for name in checks]
+    known = dict.fromkeys(name for checks in OF_KIND.values() for name in checks)  # some are checks of several kinds
     for name in names:
         if name not in known:
             raise ConfigError(f"--only {name} is no check; {suggest(name, known)}")

@@ -44,7 +44,11 @@ def _parser(name: str) -> Arguments:
     )
     made.add_argument("--items", metavar="COLUMN", help="compare over test items too: a score in the predictions that runs kept")
     made.add_argument("--truth", metavar="COLUMN", help="the column with the right answer; --items then names the predicted one")
-    made.add_argument("--watch", action="store_true", help="write the page again for as long as the study runs; the open page follows")
+    made.add_argument(
+        "--watch",
+        action="store_true",
+        help="wait for the study to begin, then write the page again for as long as it runs; the open page follows",
+    )
     return made
 
 
@@ -53,6 +57,7 @@ def _watch(chosen: Namespace) -> None:
     from ftlab.studies.report.writing import PAGE, opened, write
 
     before, folder = None, Path(chosen.study)
+    _wait(folder)
     while (digest := opened(folder, chosen.storage, interval=chosen.interval)).running:
         if digest.records != before:
             write(digest, refresh=_EVERY)
@@ -60,6 +65,18 @@ def _watch(chosen: Namespace) -> None:
                 print(f"{folder / PAGE} follows the study; Ctrl-C ends that, the study goes on.", flush=True)
             before = digest.records
         time.sleep(_EVERY)
+
+
+def _wait(folder: Path) -> None:
+    """Return when a study has begun in a folder: once its file is there, and a while later, as its trials are added after it."""
+    from ftlab.studies.report.repeat import STUDY
+
+    if (folder / STUDY).is_file():
+        return
+    print(f"{folder} has no {STUDY} yet: waiting for the study to begin; Ctrl-C ends that.", flush=True)
+    while not (folder / STUDY).is_file():
+        time.sleep(_EVERY)
+    time.sleep(_EVERY)
 
 
 def _opened(chosen: Namespace) -> Digest:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
@@ -21,6 +21,7 @@ from ftlab.data.loader import FinetuneLoader, Plan
 from ftlab.data.sources.base import DataSource
 from ftlab.data.splits import View, required, resolve
 from ftlab.data.store import TokenStore, default_folder, write
+from ftlab.data.telling import heard, of_split
 from ftlab.errors import ConfigError, DataError, suggest
 from ftlab.fingerprints import rows_fingerprint, tokenizer_fingerprint
 from ftlab.rows import Row
@@ -97,6 +98,8 @@ class FinetuneData(LightningDataModule):
     def prepare_data(self) -> None:
         """Tokenise what is not in the cache yet; Lightning calls this on one process per machine."""
         assert self.trainer is not None
+        module = self.module
+        module.backbone.require(module.task.auto_class, module.hf_config)  # rather now than when everything is tokenised
         self._load(str(self.trainer.state.fn.value))  # type: ignore[union-attr]
 
     def setup(self, stage: str) -> None:
@@ -107,7 +110,8 @@ class FinetuneData(LightningDataModule):
 
     def _load(self, stage: str) -> None:
         views = self._views()
-        self.module.task = self.module.task.bind(lambda: self._numbered(self._needed(views, "train", type(self.module.task).__name__)))
+        with of_split(str(self.wanted["train"])):
+            self.module.task = self.module.task.bind(lambda: self._numbered(self._needed(views, "train", type(self.module.task).__name__)))
         for name in _STAGES[stage]:
             if name == "val" and stage == "fit" and name not in views:
                 continue
@@ -165,10 +169,14 @@ class FinetuneData(LightningDataModule):
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         folder = default_folder() / "tokens" / digest
-        if not (folder / "meta.json").is_file():
+        known = (folder / "meta.json").is_file()
+        if not known:
             checked = _Checked(self._numbered(view), module.task.columns(labelled), view.split)
-            write(folder, module.task.encode(checked, module.tokenizer, limit, labelled), checked.tally)
+            with of_split(view.split), heard(type(module.task)) as checked.tally["said"]:
+                write(folder, module.task.encode(checked, module.tokenizer, limit, labelled), checked.tally)
         store = TokenStore(folder)
+        for sentence in cast(list[str], store.meta.get("said", [])) if known else []:
+            log.warning("%s", sentence)
         if not len(store):
             rows_read = store.meta["rows"]
             raise DataError(f"split '{view.split}' leaves no example to use, from {rows_read} rows; check the source and its text column.")
@@ -235,7 +243,7 @@ class _Checked:
         self.rows = rows
         self.columns = columns
         self.split = split
-        self.tally: dict[str, int] = {"rows": 0}
+        self.tally: dict[str, Any] = {"rows": 0}
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
         for number, row in self.rows:

@@ -16,6 +16,8 @@ from ftlab.studies.variants import Variant, variants
 
 _WHAT = ("name", "metric", "direction", "stop", "knockout", "cache_features")
 """What the results depend on as a whole."""
+_SCORES = ("metric", "direction")
+"""What of them matters to a trial with a score only."""
 _HOW = ("retries", "timeout_minutes")
 """What they do not depend on."""
 _SHOWN = 3
@@ -24,36 +26,47 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Change:
-    """One difference: a clause of a sentence, and whether the trials that have run stay what they are."""
+    """One difference.
+
+    Args:
+        text: A clause of a sentence.
+        extends: The trials that have run stay what they are.
+        scores: It changes only what they are judged by.
+    """
 
     text: str
     extends: bool
+    scores: bool = False
 
 
-def check_same(old: StudySpec, new: StudySpec, extend: bool) -> list[Change]:
+def check_same(old: StudySpec, new: StudySpec, extend: bool, scored: bool = True) -> list[Change]:
     """Refuse a study that is not the one that was run.
 
     Args:
         old: The study that a folder or storage holds.
         new: What is asked for.
         extend: Whether it may have more variants, seeds and trials of tuning.
+        scored: Whether a trial has a score or is about to, so that `metric` and `direction` stay.
 
     Returns:
-        What is added.
+        What has changed.
 
     Raises:
         ConfigError: Names what changed.
     """
     found = list(changes(old, new))
-    other = [c for c in found if not c.extends]
+    other = [c for c in found if not c.extends and (scored or not c.scores)]
     if other:
-        raise ConfigError(f"the study {old.name} has been run with other settings: {_list(other)}; undo it, or choose a new name.")
-    if found and not extend:
-        raise ConfigError(f"the study {old.name} has changed: {_list(found)}; add --extend to run what is new, or choose a new name.")
+        until = ", which may change only while no trial is complete, pruned or running" if any(c.scores for c in other) else ""
+        raise ConfigError(f"the study {old.name} has been run with other settings: {listed(other)}{until}; undo it, or choose a new name.")
+    more = [c for c in found if c.extends]
+    if more and not extend:
+        raise ConfigError(f"the study {old.name} has changed: {listed(more)}; add --extend to run what is new, or choose a new name.")
     return found
 
 
-def _list(found: list[Change]) -> str:
+def listed(found: Sequence[Change]) -> str:
+    """The first changes as one clause, and how many more there are."""
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return "; ".join(c.text for c in found[:_SHOWN]) + more
 
@@ -69,7 +82,7 @@ def changes(old: StudySpec, new: StudySpec) -> Iterator[Change]:
     for key in _WHAT + _HOW:
         was, now = (plain_of(getattr(spec, key)) for spec in (old, new))
         if digest_of(was) != digest_of(now):
-            yield Change(f"{key} was {shown(was)} and is {shown(now)}", key in _HOW)
+            yield Change(f"{key} was {shown(was)} and is {shown(now)}", key in _HOW, key in _SCORES)
     before, after = _flat(old.base_content), _flat(new.base_content)
     yield from _keys("base: ", before, after)
     yield from _keys("set: ", old.set, new.set)

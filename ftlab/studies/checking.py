@@ -65,6 +65,7 @@ def check_values(spec: StudySpec, found: list[Variant]) -> dict[str, Any]:
     Raises:
         FtlabError: As `check_names`; also where two variants are the same run.
     """
+    from ftlab.callbacks.features import require_same_rows
     from ftlab.settings import check_settings
 
     parser = _parser()
@@ -82,7 +83,9 @@ def check_values(spec: StudySpec, found: list[Variant]) -> dict[str, Any]:
                 parser.values = values
                 configs[variant.name] = config = parser.parse_args(arguments)
                 check_settings("fit", config)
-                _make(parser, config.clone())
+                model = _make(parser, config.clone())
+                if spec.cache_features:
+                    require_same_rows(model.task, model.tuning)
                 parsed.append(repr([(k, v) for k, v in sorted(config.as_dict().items()) if k not in _NOT_THE_RUN]))
             key = digest_of([parsed, plain_of(space)])  # one that is searched is not the one that lies at an end of what is searched
             if known.setdefault(key, variant.name) != variant.name:
@@ -90,10 +93,10 @@ def check_values(spec: StudySpec, found: list[Variant]) -> dict[str, Any]:
     return configs
 
 
-def _make(parser: Any, config: Any) -> None:
-    """The objects whose own checks are part of their contract; loggers would open their files."""
+def _make(parser: Any, config: Any) -> Any:
+    """The model, and the other objects whose own checks are part of their contract; loggers would open their files."""
     config.trainer.logger = False
-    parser.instantiate(config)
+    return parser.instantiate(config).model
 
 
 def _values(spec: StudySpec, variant: Variant, tuned: Mapping[str, object]) -> tuple[list[str], list[Given]]:

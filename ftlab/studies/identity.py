@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -12,10 +13,11 @@ from ftlab import strict_yaml
 from ftlab.errors import ConfigError
 from ftlab.folders import try_writing
 from ftlab.run_folder import write_text
-from ftlab.studies.changes import check_same, code_of
+from ftlab.studies.attempts import PLAN
+from ftlab.studies.changes import Change, check_same, code_of
 from ftlab.studies.space import trials_of
 from ftlab.studies.spec import StudySpec, parse, restored
-from ftlab.studies.storage import Store, jsonable
+from ftlab.studies.storage import Store, fail_stale, jsonable
 from ftlab.studies.taking import shown
 from ftlab.studies.variants import variants
 
@@ -48,17 +50,55 @@ def settle(store: Store, spec: StudySpec, folder: Path, extend: bool) -> StudySp
         StorageError: The folder cannot be written.
     """
     check_folder(spec, folder)
+    for name in store.names(spec.name):
+        store.patiently(fail_stale, store.study(name, spec.direction))
+    changed = check(store, spec, extend)
+    if any(change.scores for change in changed):
+        _direct(store, spec)
     compared = store.study(f"{spec.name}/seeds", spec.direction)
-    stored = compared.user_attrs.get(_ATTRIBUTE)
-    code = code_of(spec.plugins)
-    asked = jsonable({"document": spec.document, "base": spec.base_content, "plugins": code})
-    if stored is not None:
-        before = restored(stored["document"], stored["base"], stored.get("plugins", code))  # former versions did not keep them
-        check_same(before, spec, extend)
-        _check_tuned(before, spec, {t.user_attrs["plan"]["variant"] for t in compared.get_trials(deepcopy=False)})
-    if stored != asked:
+    asked = jsonable({"document": spec.document, "base": spec.base_content, "plugins": code_of(spec.plugins)})
+    if compared.user_attrs.get(_ATTRIBUTE) != asked:
         store.patiently(compared.set_user_attr, _ATTRIBUTE, asked)
     return keep(spec, folder)
+
+
+def check(store: Store, spec: StudySpec, extend: bool) -> list[Change]:
+    """Compare a study with the one in a storage, which is only read.
+
+    Args:
+        store: The storage; it may hold none of this name.
+        spec: What is asked.
+        extend: Whether it may have more variants and seeds than before.
+
+    Returns:
+        What has changed.
+
+    Raises:
+        ConfigError: It is another study, or asks for more without `extend`.
+    """
+    numbers = {name: store.patiently(store.rdb.get_study_id_from_name, name) for name in store.names(spec.name)}
+    compared = f"{spec.name}/seeds"
+    stored = store.patiently(store.rdb.get_study_user_attrs, numbers[compared]).get(_ATTRIBUTE) if compared in numbers else None
+    if stored is None:
+        return []
+    trials = {name: store.patiently(partial(store.rdb.get_all_trials, number, deepcopy=False)) for name, number in numbers.items()}
+    scored = any(trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") for found in trials.values() for trial in found)
+    before = restored(stored["document"], stored["base"], stored.get("plugins", code_of(spec.plugins)))  # former versions kept none
+    changed = check_same(before, spec, extend, scored)
+    _check_tuned(before, spec, {trial.user_attrs[PLAN]["variant"] for trial in trials[compared]})
+    return changed
+
+
+def _direct(store: Store, spec: StudySpec) -> None:
+    """Give Optuna's studies the direction, by which pruners judge; Optuna cannot change one, so they are made anew with their trials."""
+    import optuna
+
+    for name in store.names(spec.name):
+        study = store.study(name, spec.direction)
+        if study.direction.name.lower() != spec.direction:
+            trials = store.patiently(study.get_trials)
+            store.patiently(partial(optuna.delete_study, study_name=name, storage=store.rdb))
+            store.patiently(store.study(name, spec.direction).add_trials, trials)
 
 
 def keep(spec: StudySpec, folder: Path) -> StudySpec:

@@ -24,6 +24,8 @@ _LEAVE = 120.0
 """Seconds that a trial has for its checkpoint."""
 _LOCKED = 600.0
 """Seconds to wait for a process of a dead runner that still holds the run's folder."""
+_PREPARED = 1800.0
+"""Seconds that a trial waits for its fork: for the imports, and for a base that is read for all."""
 
 
 _Leaving = Literal["stopped", "pruned"]
@@ -32,6 +34,8 @@ _Leaving = Literal["stopped", "pruned"]
 
 class Child(Protocol):
     """A started run; see `ftlab.studies.warm`."""
+
+    forked: float | None
 
     def poll(self) -> int | None: ...
     def cpu_seconds(self) -> float | None: ...
@@ -54,8 +58,8 @@ class Ended:
         error: One sentence.
         value: The metric.
         logged: What was logged where the metric was not.
-        begun: When it was started, by the monotonic clock.
-        seconds: From then on.
+        begun: When it was asked for, by the monotonic clock.
+        seconds: From its fork to its end.
         orphaned: It died because what had forked it did.
     """
 
@@ -108,8 +112,8 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """Time since its start."""
-        return time.monotonic() - self._begun
+        """Time since its fork: what comes before serves all trials."""
+        return 0.0 if self.child is None or self.child.forked is None else time.monotonic() - self.child.forked
 
     def look(self) -> Ended | None:
         """Go on with it; how it ended, once it has."""
@@ -146,12 +150,15 @@ class Job:
 
     def _watch(self, child: Child, now: float) -> None:
         minutes = self.queue.spec.timeout_minutes
-        if self.ending == "fenced":
-            child.kill()
-        elif self.ending in ("stopped", "pruned"):  # it saves a checkpoint, for which the limit does not count
+        if self.ending in ("stopped", "pruned"):  # it saves a checkpoint, for which the limit does not count
             if now - self._asked > _LEAVE:
                 child.kill()
-        elif minutes is not None and now - self._begun > 60 * minutes and not self.ending:
+        elif child.forked is None:
+            if now - self._begun > _PREPARED:
+                child.kill()
+        elif self.ending == "fenced":
+            child.kill()
+        elif minutes is not None and self.seconds > 60 * minutes and not self.ending:
             self.ending = "timeout"
             child.kill()
         elif not self.ending and self._report():
@@ -195,6 +202,7 @@ class Job:
         outcome: Outcome = self.ending or ("lost" if orphaned else "stopped" if code in (STORAGE, *_SIGNALLED) else "failed")
         sentence = f"it took longer than {self.queue.spec.timeout_minutes:g} minutes" if outcome == "timeout" else sentence
         sentence = f"ended by signal {-code}: {sentence}" if code < 0 and outcome == "failed" else sentence
+        sentence = "the process that had forked it ended" if outcome == "lost" else sentence
         value = None
         if outcome == "pruned":
             value = found(self.run, self.queue.spec.metric).value

@@ -100,6 +100,8 @@ def found(run: Path, metric: str) -> Found:
 def said(log: Path, start: int) -> tuple[str, list[str]]:
     """The sentence that a run ended with, and the last lines of its log, without secrets and what would steer a terminal.
 
+    The sentence is ftlab's own, else the error below the last traceback; no other line of a log says why a run ended.
+
     Args:
         log: What it printed, behind what attempts before it did.
         start: Bytes of those.
@@ -107,11 +109,17 @@ def said(log: Path, start: int) -> tuple[str, list[str]]:
     try:
         text = log.read_bytes()[start:].decode(errors="replace")
     except OSError:
-        return "it said nothing", []
+        text = ""
     lines = [_printable(line) for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ftlab: ")]
-    sentence = (errors or lines or ["it said nothing"])[-1].removeprefix("ftlab: ").removeprefix("error: ")
+    errors = [line for line in lines if line.startswith("ftlab: ")] or _raised(lines) or ["it said nothing of it"]
+    sentence = errors[-1].removeprefix("ftlab: ").removeprefix("error: ")
     return str(redacted(sentence))[:_LONGEST], [str(redacted(line)) for line in lines[-_TAIL:]]
+
+
+def _raised(lines: Sequence[str]) -> list[str]:
+    """What the last traceback ends with: the first line behind it that is not indented; nothing where there is none or it is cut."""
+    begun = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    return [line for line in lines[begun[-1] + 1 :] if not line.startswith(" ")][:1] if begun else []
 
 
 def _printable(text: str) -> str:

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ftlab.studies import planned
+from ftlab.studies.changes import Change, listed
+from ftlab.studies.identity import check, check_folder
+from ftlab.studies.reading import records_in
+from ftlab.studies.records import TrialRecord
 from ftlab.studies.space import space_of
 from ftlab.studies.spec import Dimension, StudySpec
+from ftlab.studies.storage import DATABASE, connect
 from ftlab.studies.variants import Plan, Variant
-from ftlab.studies.words import RESULTS
 
 
-def overview(spec: StudySpec, found: Plan, configs: Mapping[str, Any], folder: Path, workers: int) -> str:
+def stored(spec: StudySpec, folder: Path, storage: str | None) -> tuple[list[Change], list[TrialRecord]]:
+    """What the storage knows of a study, which is only read: what has changed since, and the trials; nothing where it has not begun.
+
+    Args:
+        spec: The study.
+        folder: Its folder, which may not be there.
+        storage: The storage's URL; None for the file in the folder.
+
+    Raises:
+        ConfigError: The folder or the storage holds another study.
+        StorageError: The storage cannot be reached.
+    """
+    check_folder(spec, folder)
+    if storage is None and not (folder / DATABASE).is_file():
+        return [], []
+    with closing(connect(storage, folder)) as store:
+        return check(store, spec, extend=True), records_in(store, spec.name)
+
+
+def overview(
+    spec: StudySpec,
+    found: Plan,
+    configs: Mapping[str, Any],
+    workers: int,
+    changed: Sequence[Change] = (),
+    records: Sequence[TrialRecord] = (),
+) -> str:
     """What `--dry-run` prints.
 
     Args:
         spec: The study.
         found: Its variants and what is left out.
         configs: Variant → its parsed configuration.
-        folder: The study's folder, which may not be there.
         workers: Processes that would run trials.
+        changed: What has changed since it was run.
+        records: Its trials.
     """
     tuning = {v.name: len(planned.tuning(spec, v)) for v in found.variants}  # a small space has fewer points than trials
     total = sum(tuning.values()) + len(spec.seeds) * len(found.variants)
@@ -32,8 +63,8 @@ def overview(spec: StudySpec, found: Plan, configs: Mapping[str, Any], folder: P
     lines += _spaces(spec, found.variants)
     lines += _section("skipped", ([left.name, left.why] for left in found.skipped))
     lines += _section("the same as another", ([left.name, f"is {left.why}"] for left in found.aliases))
-    work = _work({name: _steps(config) for name, config in configs.items()}, tuning, len(spec.seeds))
-    return "\n".join([*lines, "", *work, _cost(folder, total, workers)])
+    work = _work({name: _length(config) for name, config in configs.items()}, tuning, len(spec.seeds))
+    return "\n".join([*lines, "", *work, _cost(records, total, workers), *_changed(changed)])
 
 
 def _runs(spec: StudySpec, found: Sequence[Variant], tuning: Mapping[str, int]) -> list[list[str]]:
@@ -71,23 +102,33 @@ def _section(title: str, rows: Iterable[list[str]]) -> list[str]:
     return [title, *_table(found)] if found else []
 
 
-def _steps(config: Any) -> tuple[int, int] | None:
-    """Optimiser steps and rows of a run where the configuration alone says how many."""
-    steps = config.trainer.max_steps
-    return (steps, steps * config.data.batch_size * config.trainer.accumulate_grad_batches) if steps and steps > 0 else None
+def _length(config: Any) -> tuple[int, int, int] | None:
+    """Optimiser steps and rows of a run, or else its epochs; None where the configuration limits neither."""
+    steps, epochs = config.trainer.max_steps, config.trainer.max_epochs
+    if steps and steps > 0:
+        return steps, steps * config.data.batch_size * config.trainer.accumulate_grad_batches, 0
+    return (0, 0, epochs) if epochs and epochs > 0 else None
 
 
-def _work(found: Mapping[str, tuple[int, int] | None], tuning: Mapping[str, int], seeds: int) -> list[str]:
+def _work(found: Mapping[str, tuple[int, int, int] | None], tuning: Mapping[str, int], seeds: int) -> list[str]:
     runs = [(each, tuning[name] + seeds) for name, each in found.items() if each is not None]
     if len(runs) < len(found):
         return []
-    steps, rows = (sum(each[place] * count for each, count in runs) for place in (0, 1))
-    return [f"work: at most {steps:,} steps on {rows:,} rows on each device"]
+    steps, rows, epochs = (sum(each[place] * count for each, count in runs) for place in range(3))
+    parts = [f"{steps:,} steps on {rows:,} rows on each device"] if steps else []
+    parts += [f"{_count(epochs, 'epoch')} of the training rows"] if epochs else []
+    return [f"work: at most {' and '.join(parts)}"]
 
 
-def _cost(folder: Path, total: int, workers: int) -> str:
+def _changed(found: Sequence[Change]) -> list[str]:
+    return [f"changed: {listed(found)}{'; needs --extend' if any(c.extends for c in found) else ''}"] if found else []
+
+
+def _cost(records: Sequence[TrialRecord], total: int, workers: int) -> str:
     """Time for what is left, from the runs of the study that are complete."""
-    finished, over = _finished(folder / RESULTS)
+    complete = [r for r in records if r.state == "complete"]
+    over = len(complete) + sum(r.state == "pruned" for r in records)
+    finished = [(r.wall_seconds, r.cpu_seconds) for r in complete if r.wall_seconds is not None and r.cpu_seconds is not None]
     if not finished:
         return "cost: not known until runs of the study are complete"
     left, (wall, cpu) = max(total - over, 0), (sum(column) / len(finished) for column in zip(*finished, strict=True))
@@ -95,16 +136,6 @@ def _cost(folder: Path, total: int, workers: int) -> str:
     return (
         f"cost: about {_duration(left * wall / workers)}, and {_duration(left * cpu)} of processor time, for {_count(left, 'run')}; {means}"
     )
-
-
-def _finished(table: Path) -> tuple[list[tuple[float, float]], int]:
-    """Seconds and seconds of processor time of each complete run in the study's table, and how many runs are over; pruned ones are too."""
-    if not table.is_file():
-        return [], 0
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("state") in ("complete", "pruned")]
-    times = [(row.get("wall_seconds"), row.get("cpu_seconds")) for row in rows if row["state"] == "complete"]
-    return [(float(wall), float(cpu)) for wall, cpu in times if wall and cpu], len(rows)
 
 
 def _duration(seconds: float) -> str:

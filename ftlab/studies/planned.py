@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +14,9 @@ from ftlab.studies.space import distributions, drawn, space_of, trials_of
 from ftlab.studies.spec import StudySpec
 from ftlab.studies.storage import jsonable
 from ftlab.studies.variants import Variant, trial_key
+
+_PATIENCE = 16
+"""Draws for each point of a finite space, after which those that never came are taken in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +55,17 @@ def tuning(spec: StudySpec, variant: Variant) -> list[Planned]:
 
     They are points of a scrambled Sobol' sequence (Sobol' 1967; Owen 1995), which a seed determines: what is tried depends neither on
     what was found before nor on how many workers there are or when one of them died, and variants with one space are offered the same.
+    A point that came before is passed over; a space with no more points than trials is searched whole.
     """
     space = dict(sorted(space_of(spec, variant).items()))  # a dimension of the sequence belongs to a name, whatever the file's order
     if spec.tune is None or not space:
         return []
     found: dict[str, Planned] = {}
-    for number, params in enumerate(_draws(distributions(space), trials_of(spec, variant), spec.tune.seed)):
-        tuned = drawn(space, params)
-        one = _planned(variant, "tune", spec.tune.seed, f"tune-{number}", tuned, params)
-        found.setdefault(one.key, one)  # a small space gives the same point again
+    for params in _points(distributions(space), spec.tune.seed):
+        one = _planned(variant, "tune", spec.tune.seed, f"tune-{len(found)}", drawn(space, params), params)
+        found.setdefault(one.key, one)
+        if len(found) == trials_of(spec, variant):
+            break
     return list(found.values())
 
 
@@ -83,7 +90,25 @@ def _planned(
     )  # fmt: skip
 
 
-def _draws(space: Mapping[str, Any], count: int, seed: int) -> list[dict[str, Any]]:
+def _points(space: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
+    """Points of a space, some of them again; of one with a finite number of points every one in the end."""
+    values = [_values(each) for each in space.values()]
+    finite = [each for each in values if each is not None]
+    if len(finite) < len(values):
+        yield from _draws(space, seed)
+        return
+    yield from itertools.islice(_draws(space, seed), _PATIENCE * math.prod(map(len, finite)))
+    yield from (dict(zip(space, point, strict=True)) for point in itertools.product(*finite))
+
+
+def _values(of: Any) -> Sequence[Any] | None:
+    """The values of one dimension; None where they are real numbers."""
+    if hasattr(of, "choices"):
+        return tuple(of.choices)
+    return range(of.low, of.high + 1) if type(of).__name__ == "IntDistribution" else None
+
+
+def _draws(space: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -92,7 +117,8 @@ def _draws(space: Mapping[str, Any], count: int, seed: int) -> list[dict[str, An
         sampler = optuna.samplers.QMCSampler(scramble=True, seed=seed)
     study = optuna.create_study(sampler=sampler)
     study.add_trial(optuna.create_trial(params=_any(space), distributions=dict(space), value=0.0))  # tells the sampler its space
-    return [dict(study.ask(dict(space)).params) for _ in range(count)]
+    while True:
+        yield dict(study.ask(dict(space)).params)
 
 
 def _any(space: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -15,6 +15,7 @@ from ftlab.studies.intervals import ALPHA, LEVEL
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.statistics import Direction, scores_of
 
+_SOURCE = "data.source"
 _FEW = 10
 """Data sets up to which the χ² of Friedman's statistic is a poor approximation (Demšar 2006, section 3.2.2)."""
 
@@ -48,17 +49,62 @@ class Ranking:
         if not self.different:
             return f"No difference between methods is significant (Friedman's p {self.p:.2g}, {len(self.datasets)} data sets)."
         found = "; ".join(f"{one} better than {other}" for one, other in self.different)
-        return f"{found} (mean ranks apart by more than {self.critical_difference:.3g}); every other pair: not significant."
+        apart = f"mean ranks apart by more than {self.critical_difference:.3g}"
+        tested = f"Friedman's p {self.p:.2g}, {len(self.datasets)} data sets"
+        return f"{found} ({apart}; {tested}); every other pair: not significant."
 
 
-def scores_by(records: Iterable[TrialRecord], factor: str) -> dict[str, dict[str, float]]:
-    """Data set → method → mean over seeds, where the levels of a factor are the data sets and all other levels make the method.
+def data_factors(records: Iterable[TrialRecord]) -> tuple[str, ...]:
+    """The factors that set nothing but the data source, whatever they are called: scores of two of their levels are of other rows.
+
+    One that changes the rows of the training split alone is none of them.
+
+    Args:
+        records: Of one study.
+    """
+    first: dict[str, TrialRecord] = {}
+    for record in records:
+        first.setdefault(record.variant, record)
+    keys = {f: set(_differing(first.values(), f)) for f in dict.fromkeys(f for record in first.values() for f in record.levels)}
+    return tuple(f for f, found in keys.items() if found and all(key == _SOURCE or key.startswith(f"{_SOURCE}.") for key in found))
+
+
+def _differing(records: Iterable[TrialRecord], factor: str) -> Iterator[str]:
+    """Keys in which variants differ that differ in this factor only."""
+    groups: dict[tuple[tuple[str, str], ...], Mapping[str, object]] = {}
+    for record in records:
+        if factor not in record.levels:
+            continue
+        rest = tuple(sorted((f, level) for f, level in record.levels.items() if f != factor))
+        mine = {key: _scored(value) for key, value in record.settings.items() if key not in record.tuned}
+        other = groups.setdefault(rest, mine)
+        yield from (key for key in {*mine, *other} if mine.get(key) != other.get(key))
+
+
+def _scored(value: object) -> object:
+    """Of the files of several splits those that are scored."""
+    files = {split: file for split, file in value.items() if split != "train"} if isinstance(value, Mapping) else {}
+    return files or value
+
+
+def data_set(levels: Mapping[str, str], factors: Iterable[str]) -> str:
+    """What a variant's data set is called.
+
+    Args:
+        levels: The variant's.
+        factors: Whose levels are data sets.
+    """
+    return ", ".join(levels[factor] for factor in factors if factor in levels)
+
+
+def scores_by(records: Iterable[TrialRecord], *factors: str) -> dict[str, dict[str, float]]:
+    """Data set → method → mean over seeds, where the levels of some factors are the data sets and all other levels make the method.
 
     A method that was run there and of which no seed gave a score has nan.
 
     Args:
         records: Of one study.
-        factor: Whose levels are data sets.
+        factors: Whose levels are data sets.
 
     Raises:
         ConfigError: A variant has no such factor.
@@ -67,10 +113,11 @@ def scores_by(records: Iterable[TrialRecord], factor: str) -> dict[str, dict[str
     levels = {r.variant: r.levels for r in known}
     found: dict[str, dict[str, float]] = {}
     for variant, scores in scores_of(known).items():
-        if factor not in levels[variant]:
-            raise ConfigError(f"variant {variant} has no factor '{factor}' to rank over; {suggest(factor, levels[variant])}")
-        method = ", ".join(level for name, level in levels[variant].items() if name != factor)
-        found.setdefault(levels[variant][factor], {})[method] = fmean(scores.values()) if scores else math.nan
+        for factor in factors:
+            if factor not in levels[variant]:
+                raise ConfigError(f"variant {variant} has no factor '{factor}' to rank over; {suggest(factor, levels[variant])}")
+        method = ", ".join(level for name, level in levels[variant].items() if name not in factors)
+        found.setdefault(data_set(levels[variant], factors), {})[method] = fmean(scores.values()) if scores else math.nan
     return found
 
 

@@ -143,7 +143,8 @@ class Runner:
             self._well, self._deaths = True, 0
         if done.outcome == "invalid" and not self._goes():
             logged = ", ".join(done.logged) or "nothing"
-            self._stop(HaltError(f"metric {self.queue.spec.metric} was never logged by the first run; it logged: {logged}.", _INVALID))
+            sentence = f"metric {self.queue.spec.metric} was never logged by the first run; it logged: {logged}; correct it in the study."
+            self._stop(HaltError(sentence, _INVALID))
         if done.outcome == "stopped" and done.code == STORAGE:
             self._stop(HaltError(f"{done.error.rstrip('.')}; the study stops before the next trial meets the same.", STORAGE))
         if done.outcome == "failed":
@@ -152,7 +153,7 @@ class Runner:
         elif done.outcome == "timeout":
             self._alike[done.outcome] = 0  # it is not like them
         if done.orphaned and done.begun >= self._died:  # else it died with the one that was counted
-            self._died = done.begun + done.seconds
+            self._died = time.monotonic()
             self._deaths += 1
             if self._deaths >= _DEATHS:
                 self._stop(HaltError("the process that starts trials was killed again and again; look for what kills it.", _ENVIRONMENT))

@@ -16,7 +16,8 @@ has the formulas. `direction` is "minimize" or "maximize" everywhere; `notes` ar
 * `predictions.read_variants(records, folder, column, truth=None)`: variant → seed → row → score, of all runs that kept predictions.
 * `items.compare_items(one, other, direction) -> ItemComparison`: of seed → row → score each; paired bootstrap over the test items.
 * `items.mcnemar(one, other) -> McNemar`: exact, of row → right or wrong (1 or 0) of two runs.
-* `ranks.scores_by(records, factor) -> dict[str, dict[str, float]]`: data set → method → mean or nan, where a factor holds the data sets.
+* `ranks.data_factors(records) -> tuple[str, ...]`: the factors that hold data sets; scores of two data sets are not to be compared.
+* `ranks.scores_by(records, *factors) -> dict[str, dict[str, float]]`: data set → method → mean or nan, where factors hold the data sets.
 * `ranks.rank(scores, direction) -> Ranking`: Friedman's test, mean ranks, Nemenyi's critical difference and pairs.
 * `effects.main_effects(records, interval="t") -> list[FactorEffect]`: mean and interval per level of each factor, ANOVA.
 * `effects.interactions(records, interval="t") -> list[Interaction]`: mean and interval per cell of two factors, ANOVA.
@@ -30,7 +31,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Literal
 
 from ftlab.studies.intervals import LEAST, Interval, Kind, bootstrap_interval, constant, t_interval
@@ -60,9 +61,9 @@ class Summary:
         shown: Which of the two is the main one.
         tuning_trials: Tuning trials that ended, by themselves or by the pruner.
         tuning_cpu_seconds: Processor time of all tuning, failures too.
-        seed_cpu_seconds: Processor time of one seed, the mean.
+        seed_cpu_seconds: Processor time of one seed, the median: one seed may have paid for what all share.
         total_cpu_seconds: Processor time of everything that was run for the variant.
-        wall_seconds: Of one seed, the mean.
+        wall_seconds: Of one seed, the median.
         peak_memory: Bytes, the greatest of the seeds.
         trainable_params: Parameters that were trained, the greatest of the seeds.
         states: How many of its seeds ended how.
@@ -149,9 +150,9 @@ def _summary(records: Sequence[TrialRecord], scores: Mapping[int, float], interv
         shown=interval,
         tuning_trials=sum(r.state in _TRIED for r in tuning),
         tuning_cpu_seconds=_total(r.cpu_seconds for r in tuning),
-        seed_cpu_seconds=_mean(r.cpu_seconds for r in ended),
+        seed_cpu_seconds=_middle(r.cpu_seconds for r in ended),
         total_cpu_seconds=_total(r.cpu_seconds for r in records),
-        wall_seconds=_mean(r.wall_seconds for r in ended),
+        wall_seconds=_middle(r.wall_seconds for r in ended),
         peak_memory=max((r.peak_memory for r in ended if r.peak_memory is not None), default=None),
         trainable_params=max((r.trainable_params for r in ended if r.trainable_params is not None), default=None),
         states=states,
@@ -220,6 +221,6 @@ def _total(values: Iterable[float | None]) -> float | None:
     return math.fsum(known) if known else None
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _middle(values: Iterable[float | None]) -> float | None:
     known = [v for v in values if v is not None]
-    return fmean(known) if known else None
+    return median(known) if known else None

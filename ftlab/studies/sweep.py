@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,15 @@ def _sweep(spec: StudySpec, files: list[str], space: Mapping[str, Dimension], tr
 
 def _parameter(dimension: Dimension) -> dict[str, Any]:
     if dimension.kind == "choice":
-        return {"values": list(dimension.choices)}
+        return {"values": [json.dumps(value) if _has_null(value) else value for value in dimension.choices]}
     number = int if dimension.kind == "int" else float
     return {"distribution": _DISTRIBUTIONS[dimension.kind], "min": number(dimension.low), "max": number(dimension.high)}
+
+
+def _has_null(value: object) -> bool:
+    """Whether None is in a value, which the agent would write as Python does and YAML does not."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return value is None or any(map(_has_null, inner))
 
 
 def nested(settings: Mapping[str, object], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,13 @@ class Signal(NamedTuple):
     signal: int
 
 
+class Forked(NamedTuple):
+    """Says that a trial has begun, and when by the monotonic clock, which the processes of a machine share."""
+
+    number: int
+    moment: float
+
+
 class Ended(NamedTuple):
     """Says how a trial ended: exit code, or minus the signal that ended it; seconds of processor time."""
 
@@ -55,7 +62,15 @@ class Ended(NamedTuple):
 
 
 class Child:
-    """One trial, made by `Warm.start`."""
+    """One trial, made by `Warm.start`.
+
+    Args:
+        warm: What started it.
+        number: Its number there.
+    """
+
+    forked: float | None = None
+    """When it began, by the monotonic clock; None while it waits for the imports and the base, and where it never began."""
 
     def __init__(self, warm: Warm, number: int) -> None:
         self._warm = warm
@@ -77,7 +92,9 @@ class Child:
         self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it and everything that it started."""
+        """End it and everything that it started; before its fork, the process that should fork it, and so all trials."""
+        if self.poll() is None and self.forked is None:
+            self._warm.close()
         self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
@@ -159,11 +176,14 @@ class Warm:
             self.close()
 
     def hear(self) -> None:
-        """Take in which trials have ended."""
+        """Take in which trials have begun and ended."""
         try:
             while self._far is not None and self._far.poll():
-                ended: Ended = self._far.recv()
-                self._running.pop(ended.number).end(ended)
+                heard: Forked | Ended = self._far.recv()
+                if isinstance(heard, Forked):
+                    self._running[heard.number].forked = heard.moment
+                else:
+                    self._running.pop(heard.number).end(heard)
         except (EOFError, OSError):
             self.close()
 

@@ -18,12 +18,13 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
 
-from ftlab.studies.warm import Ended, Signal, Start
+from ftlab.studies.warm import Ended, Forked, Signal, Start
 
 if TYPE_CHECKING:
     from ftlab.studies.shelf import Shelf
@@ -95,13 +96,14 @@ class Zygote:
         lesson = _shared_file()
         gc.collect()
         gc.freeze()  # a collection in a trial would write to, and so copy, every page that has an object
-        parent = os.getpid()
+        parent, moment = os.getpid(), time.monotonic()
         pid = os.fork()
         if pid == 0:
             self._become(message, parent, lesson)
         with suppress(OSError):  # the child does the same; whoever is first, a signal to the group finds it
             os.setpgid(pid, pid)
         self.running[message.number] = Running(message, pid, lesson)
+        self.worker.send(Forked(message.number, moment))
 
     def _become(self, message: Start, parent: int, lesson: IO[bytes]) -> NoReturn:
         """The rest of the life of a fork."""

@@ -48,7 +48,12 @@ def _field(value: object, key: str) -> object:
 
 
 def _listed(values: object, kind: type[_T]) -> list[_T] | None:
-    return values if isinstance(values, list) and all(isinstance(value, kind) for value in values) else None
+    return values if isinstance(values, list) and all(is_a(value, kind) for value in values) else None
+
+
+def is_a(value: object, kind: type) -> bool:
+    """Whether a value is of a type; true and false, though Python counts them among whole numbers, are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def misplaced(answers: Iterable[Answer], context: str) -> Answer | None:

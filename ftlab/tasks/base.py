@@ -48,7 +48,7 @@ class Sample:
         rows: Four or more labelled rows, as a source would give them: short (the tiny models read 64 bytes, a token each), of several
             lengths, and with every kind of label.
         arguments: Fields of the task that fit these rows, as YAML would hold them, where they are not the defaults.
-        fails: Name of a check that cannot pass → why not; one that passes all the same is an error.
+        fails: Name of a check that cannot pass → why not; one that passes all the same is an error. See `Task.fails`.
     """
 
     rows: Sequence[Row] = ()
@@ -75,6 +75,9 @@ class Task(ABC):
     """Whether `score` finds figures in the predictions of a whole split."""
     sample: ClassVar[Sample] = Sample()
     """What the class is measured on by `ftlab check`."""
+    free: ClassVar[frozenset[str]] = frozenset({"empty"})
+    """Fields that say only how rows are read or what becomes of the outputs: `validate`, `test` and `predict` may set them otherwise
+    than the run whose checkpoint they open."""
 
     empty: Literal["error", "skip"] = "error"
 
@@ -96,6 +99,10 @@ class Task(ABC):
         Raises:
             ConfigError: It cannot; the message says why.
         """
+
+    def fails(self, model: nn.Module) -> Mapping[str, str]:
+        """Name of a check of `ftlab check` that cannot pass with these fields and this model → why not."""
+        return self.sample.fails
 
     def weights(self) -> dict[str, float]:
         """Head → its weight in the total loss."""
@@ -197,6 +204,15 @@ def text_of(row: Row, column: str, number: int) -> str:
     return value
 
 
+def has_text(row: Row, columns: Iterable[str], number: int) -> bool:
+    """Whether every one of some columns holds more than white space.
+
+    Raises:
+        DataError: As `text_of`.
+    """
+    return all(text_of(row, column, number).strip() for column in columns)
+
+
 def with_text(rows: NumberedRows, column: str, empty: Literal["error", "skip"]) -> Iterator[tuple[int, Row]]:
     """The rows whose text is more than white space.
 
@@ -210,7 +226,7 @@ def with_text(rows: NumberedRows, column: str, empty: Literal["error", "skip"]) 
     """
     skipped = 0
     for number, row in rows:
-        if text_of(row, column, number).strip():
+        if has_text(row, [column], number):
             yield number, row
         elif empty == "skip":
             skipped += 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ftlab.batch import IGNORE, Batch
-from ftlab.errors import ConfigError
+from ftlab.errors import ConfigError, DataError
 from ftlab.probe import probe_inputs, probing
 from ftlab.rows import Example, Examples, Key, Prediction, Stored
 from ftlab.tasks.base import NumberedRows, Outputs
@@ -55,9 +55,10 @@ class BertPretraining(SegmentTask, MaskingTask):
         SegmentTask.__post_init__(self)
         MaskingTask.__post_init__(self)
         weights = (self.mlm_weight, self.nsp_weight)
-        if min(weights) < 0 or not 0 < max(weights) < math.inf:
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
             raise ConfigError(
-                f"model.task.mlm_weight is {weights[0]:g} and nsp_weight {weights[1]:g}; neither may be below 0, and one must be above."
+                f"model.task.mlm_weight is {weights[0]:g} and nsp_weight {weights[1]:g}; neither may be below 0 or without an end, and one "
+                "must be above 0, so set both to finite numbers such as 1."
             )
 
     def weights(self) -> dict[str, float]:
@@ -75,7 +76,15 @@ class BertPretraining(SegmentTask, MaskingTask):
 
     def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
         pool_of(tokenizer)  # a tokenizer without a mask token is refused before the rows are read
-        return self.spans(rows, tokenizer, max_length, words=self.unit != "token")
+        paired: bool | None = None
+        for example in self.spans(rows, tokenizer, max_length, words=self.unit != "token"):
+            paired = bool(paired) or len(cast("list[int]", example["ends"])) > 1
+            yield example
+        if labelled and self.nsp_weight and paired is False:
+            raise DataError(
+                f"no document has more than one sentence, with model.task.sentences {self.sentences}, so there is no pair to score; "
+                "give the split longer documents, or set model.task.nsp_weight to 0."
+            )
 
     def draw(self, examples: Examples, index: int, key: Key, tokenizer: PreTrainedTokenizerBase) -> Stored:
         random = np.random.default_rng(key)
@@ -101,17 +110,17 @@ class BertPretraining(SegmentTask, MaskingTask):
         return MaskedOutputs(sums={"mlm": total, "nsp": order}, counts={"mlm": count, "nsp": pairs}, logits=logits, hits=hits)
 
     def metrics(self) -> MetricCollection:
-        from torchmetrics import MetricCollection
-        from torchmetrics.classification import BinaryAccuracy
+        from torchmetrics import MeanMetric, MetricCollection
 
-        return MetricCollection({"mlm_accuracy": BinaryAccuracy(), "nsp_accuracy": BinaryAccuracy()}, compute_groups=False)
+        # Of nothing a mean is NaN, where an accuracy would be 0; float64 counts on where float32 ends, at 16.8 million.
+        return MetricCollection({"mlm_accuracy": MeanMetric(), "nsp_accuracy": MeanMetric()}, compute_groups=False).set_dtype(torch.float64)
 
     def update(self, metrics: MetricCollection, outputs: Outputs, batch: Batch) -> None:
         if isinstance(outputs, MaskedOutputs) and outputs.hits is not None and len(outputs.hits):
-            metrics["mlm_accuracy"].update(outputs.hits, torch.ones_like(outputs.hits))
+            metrics["mlm_accuracy"].update(outputs.hits)
         keep = batch.labels["nsp"] != IGNORE
         if outputs.logits is not None and bool(keep.any()):
-            metrics["nsp_accuracy"].update(outputs.logits[keep].argmax(-1), batch.labels["nsp"][keep])
+            metrics["nsp_accuracy"].update(outputs.logits[keep].argmax(-1) == batch.labels["nsp"][keep])
 
     def derived(self, losses: Mapping[str, float]) -> dict[str, float]:
         return {"pseudo_perplexity": math.exp(min(losses["mlm"], 700.0))}

@@ -47,6 +47,8 @@ class CausalLM(Task):
     auto_class = "AutoModelForCausalLM"
     sample = Sample(rows=[{"text": text} for text in _SAMPLE], arguments={"block_size": 16})
 
+    free = Task.free | {"text_column"}
+
     text_column: str = "text"
     block_size: int | None = None
     cross_documents: bool = True

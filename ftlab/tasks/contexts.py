@@ -44,7 +44,7 @@ class Pair:
         """Each window and its example without labels.
 
         `at` holds the place of the context's first token, that of no answer, and the number of the context's character with which
-        `text` begins.
+        `text` begins; `windows` is how many the row has.
 
         Raises:
             DataError: The question leaves no room for the context.
@@ -57,8 +57,9 @@ class Pair:
                 f"row {self.number} has a question of {beside} tokens with the special ones, which leaves none of the {max_length} that "
                 "the model and data.max_length allow for the context; shorten the question or raise data.max_length."
             )
-        for window in windows(length, max_length - beside, stride):
-            yield window, self._example(window)
+        found = windows(length, max_length - beside, stride)
+        for window in found:
+            yield window, {**self._example(window), "windows": len(found)}
 
     def _example(self, window: Window) -> Example:
         fields = shown(self.fields, self.block, window)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ftlab.errors import DataError, suggest
 from ftlab.rows import Row
+
+log = logging.getLogger(__name__)
+
+_MOST_MISSING = 1000
+"""Ids without a row that a set of labels may have; more of them are another column's numbers."""
 
 
 def value_of(row: Row, column: str, number: int) -> object:
@@ -19,7 +25,7 @@ def value_of(row: Row, column: str, number: int) -> object:
         raise DataError(f"row {number} has no column '{column}'; {suggest(column, row)}")
     value = row[column]
     if value is None or value == "":
-        raise DataError(f"row {number}, column '{column}' is empty; give it a label or remove the row.")
+        raise DataError(f"row {number}, column '{column}' is empty; fill it or remove the row.")
     return value
 
 
@@ -27,7 +33,7 @@ class OneKind:
     """Tells whether all labels of a column are names, or whole numbers, or true and false."""
 
     def __init__(self) -> None:
-        self._first: type | None = None
+        self._first: tuple[type, int] | None = None
 
     def check(self, value: object, number: int) -> None:
         """Compare a row's label with the first one.
@@ -35,42 +41,59 @@ class OneKind:
         Raises:
             DataError: It is of another kind.
         """
-        self._first = self._first or type(value)
-        if type(value) is not self._first:
-            others = _KINDS.get(self._first, self._first.__name__)
-            raise DataError(f"row {number} has the label {value!r} while others are {others}; use one kind of label.")
+        kind, row = self._first = self._first or (type(value), number)
+        if type(value) is not kind:
+            others = _KINDS.get(kind, kind.__name__)
+            raise DataError(f"row {number} has the label {value!r:.60} while others, from row {row}, are {others}; use one kind of label.")
 
 
 _KINDS = {str: "names", int: "whole numbers", bool: "true or false"}
 
 
-def collect(values: Iterable[tuple[int, object]]) -> tuple[str, ...]:
-    """The set of labels in sorted order, names made of digits by their value; whole numbers stand for all ids up to the largest.
+def collect(values: Iterable[tuple[int, object]], gaps: bool = True) -> tuple[str, ...]:
+    """The set of labels in sorted order, names made of digits by their value.
+
+    Args:
+        values: (number of the row, its label).
+        gaps: Whether whole numbers stand for all ids up to the largest, those without a row too, and not for themselves alone.
 
     Raises:
-        DataError: Names and ids are mixed, a value is neither, or there are fewer than two labels.
+        DataError: Names and ids are mixed, a value is neither, there are fewer than two labels, or ids that cannot be counted from 0.
     """
     names: dict[str, int] = {}
     ids: dict[int, int] = {}
-    flags = OneKind()
+    kinds = OneKind()
     for number, value in values:
-        if isinstance(value, str | bool):
-            flags.check(value, number)  # as text, true and 'True' would be one label
-        if isinstance(value, int) and not isinstance(value, bool):
-            ids.setdefault(value, number)
-        elif isinstance(value, str | bool):
-            names.setdefault(str(value), number)
-        else:
+        if not isinstance(value, str | int):
             raise DataError(f"row {number} has the label {value!r}; a label is a name or a whole number (else set model.task.kind).")
-    if names and ids:
-        name, number = next(iter(names.items()))
-        raise DataError(f"row {number} has the label '{name}' while others are whole numbers; use one kind of label.")
-    if ids and min(ids) < 0:
-        raise DataError(f"row {ids[min(ids)]} has the label {min(ids)}; ids are counted from 0.")
-    found = [str(i) for i in range(max(ids) + 1)] if ids else sorted(names, key=_by_value)
+        kinds.check(value, number)  # as text, true and 'True' would be one label
+        if type(value) is int:
+            ids.setdefault(value, number)
+        else:
+            names.setdefault(str(value), number)
+    found = _counted(ids) if ids and gaps else [str(i) for i in sorted(ids)] or sorted(names, key=_by_value)
     if len(found) < 2:
         raise DataError(f"the training rows have the labels {found}; there must be at least two, or set model.task.kind to regression.")
     return tuple(found)
+
+
+def _counted(ids: Mapping[int, int]) -> list[str]:
+    """All ids up to the largest, from id → the first row that has it."""
+    least, most = min(ids), max(ids)
+    if least < 0:
+        raise DataError(f"row {ids[least]} has the label {least}; ids are counted from 0.")
+    missing = most + 1 - len(ids)
+    if missing > _MOST_MISSING:
+        raise DataError(
+            f"row {ids[most]} has the label {most}, which as an id makes {most + 1} labels, of which {missing} have no training row; "
+            "name another column, or list model.task.labels."
+        )
+    if missing:
+        first = next(i for i in range(most) if i not in ids)
+        log.warning(
+            "%d of %d label ids have no training row, such as %d; list model.task.labels if they are no labels", missing, most + 1, first
+        )
+    return [str(i) for i in range(most + 1)]
 
 
 def _by_value(name: str) -> tuple[bool, int, str]:
@@ -100,7 +123,7 @@ def flag_of(value: object, column: str, number: int) -> float:
     Raises:
         DataError: It is neither.
     """
-    result = number_of(value, column, number)
+    result = float(value) if isinstance(value, bool) else number_of(value, column, number)
     if result not in (0.0, 1.0):
         raise DataError(f"row {number}, column '{column}' holds {value!r}; with a list of label columns each is 0 or 1, so mend the row.")
     return result
@@ -113,7 +136,7 @@ def number_of(value: object, column: str, number: int) -> float:
         DataError: It is none.
     """
     try:
-        result = float(value)  # type: ignore[arg-type]  # whatever float() refuses is reported below
+        result = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # whatever it refuses is told below
     except (TypeError, ValueError):
         result = math.nan
     if not math.isfinite(result):

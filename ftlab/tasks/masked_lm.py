@@ -54,6 +54,8 @@ class MaskedLM(MaskingTask):
     paper = "Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding"
     sample = Sample(rows=[{"text": text} for text in _SAMPLE], arguments={"cross_documents": False})
 
+    free = MaskingTask.free | {"text_column", "too_long"}
+
     text_column: str = "text"
     block_size: int | None = None
     cross_documents: bool = True

@@ -41,6 +41,12 @@ class Pool:
     special: NDArray[np.bool_]
 
 
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of a tokenizer's special tokens, also of those that were added without a role such as `sep_token`."""
+    added = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+    return sorted({*tokenizer.all_special_ids, *added})
+
+
 _pools: WeakKeyDictionary[PreTrainedTokenizerBase, Pool] = WeakKeyDictionary()
 
 
@@ -59,7 +65,7 @@ def pool_of(tokenizer: PreTrainedTokenizerBase) -> Pool:
             )
         ids = np.array(sorted(tokenizer.get_vocab().values()), dtype=np.int64)
         special = np.zeros(ids[-1] + 1, dtype=bool)
-        special[tokenizer.all_special_ids] = True
+        special[special_ids(tokenizer)] = True
         found = _pools[tokenizer] = Pool(int(tokenizer.mask_token_id), ids[~special[ids]], special)
     return found
 

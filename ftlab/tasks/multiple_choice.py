@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from ftlab.batch import IGNORE, Batch, scored
 from ftlab.errors import ConfigError, DataError
 from ftlab.rows import Example, Prediction, Row, Stored
-from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task, batched, text_of, with_text
+from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task, batched, has_text, text_of, with_text
 from ftlab.tasks.collate import pad
-from ftlab.tasks.labels import value_of
+from ftlab.tasks.labels import OneKind, value_of
 from ftlab.tasks.lengths import Tally
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _FIELDS = ("input_ids", "token_type_ids")
 _SAMPLE: list[Row] = [
     {"question": "two and two", "choices": ["four", "five", "a dog"], "label": 0},
-    {"question": "the sky is", "choices": ["loud", "blue", "old"], "label": "blue"},
+    {"question": "the sky is", "choices": ["loud", "blue", "old"], "label": 1},
     {"question": "cats", "choices": ["bark", "sing", "purr when they like it"], "label": 2},
-    {"question": "a week has how many days", "choices": ["six", "seven", "ten"], "label": "seven"},
+    {"question": "a week has how many days", "choices": ["six", "seven", "ten"], "label": 1},
 ]
 
 
@@ -54,6 +54,7 @@ class MultipleChoice(Task):
     auto_class = "AutoModelForMultipleChoice"
     paper = "Zellers et al. (2018), SWAG: A Large-Scale Adversarial Dataset for Grounded Commonsense Inference"
     sample = Sample(rows=_SAMPLE, arguments={"choices": 3})
+    free = Task.free | {"question_column", "choices_column", "label_column", "too_long"}
 
     question_column: str = "question"
     context_column: str | None = None
@@ -68,28 +69,37 @@ class MultipleChoice(Task):
             raise ConfigError(f"model.task.choices is {self.choices}; there must be at least 2 to choose from.")
 
     def columns(self, labelled: bool) -> tuple[str, ...]:
-        texts = (self.question_column, *([self.context_column] if self.context_column is not None else []), self.choices_column)
+        texts = (*self._texts, self.choices_column)
         return (*texts, self.label_column) if labelled else texts
+
+    @property
+    def _texts(self) -> tuple[str, ...]:
+        return (self.question_column, *([self.context_column] if self.context_column is not None else []))
 
     def bind(self, rows: Callable[[], NumberedRows]) -> Self:
         if self.choices is not None:
             return self
-        number, row = next(iter(rows()))
-        found = len(self._list(row, number))
-        if found < 2:
-            raise DataError(f"row {number}, column '{self.choices_column}' has {found} choice(s); there must be at least 2.")
-        return replace(self, choices=found)
+        for number, row in rows():
+            if has_text(row, self._texts, number):  # one that is skipped does not count
+                found = len(self._list(row, number))
+                if found < 2:
+                    raise DataError(f"row {number}, column '{self.choices_column}' has {found} choice(s); there must be at least 2.")
+                return replace(self, choices=found)
+        return self
 
     def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
-        tally = Tally(self.empty, self.too_long, max_length)
-        for column in self.columns(labelled=False)[:-1]:
+        tally, kinds = Tally(self.empty, self.too_long, max_length), OneKind()
+        for column in self._texts:
             rows = with_text(rows, column, self.empty)
         for chunk in batched(rows):
             parts = [self._tokens(row, number, tokenizer, tally) for number, row in chunk]
             for (number, row), encoded in zip(chunk, parts, strict=True):
                 lengths = [len(ids) for ids in encoded["input_ids"]]
                 flat = {name: list(chain.from_iterable(ids)) for name, ids in encoded.items()}
-                yield {**flat, "lengths": lengths, "label": self._label(row, number) if labelled else IGNORE, "row": number}
+                label = self._label(row, number) if labelled else IGNORE
+                if labelled:
+                    kinds.check(row[self.label_column], number)
+                yield {**flat, "lengths": lengths, "label": label, "row": number}
         tally.report()
 
     def _tokens(self, row: Row, number: int, tokenizer: PreTrainedTokenizerBase, tally: Tally) -> dict[str, list[list[int]]]:
@@ -107,7 +117,7 @@ class MultipleChoice(Task):
         if len(choices) != self.choices:
             raise DataError(
                 f"row {number}, column '{self.choices_column}' has {len(choices)} choices while others have {self.choices}; "
-                "give every row as many, or leave it out."
+                "give every row as many, or leave it out (model.task.choices is that of the first row, unless it is set)."
             )
         if self.context_column is None:
             return [question] * len(choices), choices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
@@ -16,8 +17,9 @@ from torch.nn import functional as F
 
 from ftlab.batch import IGNORE, Batch, scored
 from ftlab.errors import ConfigError, DataError
+from ftlab.probe import first_sees_others
 from ftlab.rows import Example, Prediction, Row, Stored
-from ftlab.tasks.answers import Span, answers_of, best_spans, misplaced, ranked, shares, tokens_of
+from ftlab.tasks.answers import Span, answers_of, best_spans, is_a, misplaced, ranked, shares, tokens_of
 from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task, text_of, with_text
 from ftlab.tasks.collate import pad
 from ftlab.tasks.contexts import Pair, pairs
@@ -38,7 +40,7 @@ _SAMPLE = [
     {"id": "d", "question": "What?", "context": "Birds sing " * 8 + "songs.", "answers": {"text": ["songs"], "answer_start": [88]}},
     {"id": "e", "question": "Where?", "context": "In Rome.", "answers": {"text": ["Rome"], "answer_start": [3]}},
 ]
-_NOTES = ("id", "at", "offsets", "text")
+_NOTES = ("id", "at", "offsets", "text", "windows")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,9 @@ class QuestionAnswering(Task):
     merges = True
     scores = True
     sample = Sample(rows=_SAMPLE, arguments={"unanswerable": True})
+    free = Task.free | {
+        "question_column", "context_column", "answers_column", "id_column", "misplaced", "null_threshold", "n_best", "max_answer_tokens",
+    }  # fmt: skip
 
     question_column: str = "question"
     context_column: str = "context"
@@ -87,10 +92,19 @@ class QuestionAnswering(Task):
         ):  # fmt: skip
             if value is not None and value < least:
                 raise ConfigError(f"model.task.{key} is {value}; it must be at least {least}.")
+        if not math.isfinite(self.null_threshold):
+            raise ConfigError(f"model.task.null_threshold is {self.null_threshold}; it must be a finite number, usually near 0.")
         if self.null_threshold and not self.unanswerable:
             raise ConfigError(
                 f"model.task.null_threshold is {self.null_threshold:g} while unanswerable is false, so nothing is predicted to have no "
                 "answer; set unanswerable to true or leave it out."
+            )
+
+    def check(self, model: nn.Module) -> None:
+        if self.unanswerable and not first_sees_others(model, lambda outputs: outputs.start_logits):
+            raise ConfigError(
+                f"model.task.unanswerable is true, but the first token of a {type(model).__name__}, which stands for no answer, sees no "
+                "other; choose an encoder such as BERT, or set it to false."
             )
 
     def columns(self, labelled: bool) -> tuple[str, ...]:
@@ -143,7 +157,7 @@ class QuestionAnswering(Task):
     def _id(self, row: Row, number: int, seen: dict[str, int]) -> str:
         """The question's id, which is noted; predictions of two questions must not have one name."""
         value = row.get(self.id_column)
-        name = str(value) if isinstance(value, int) else text_of(row, self.id_column, number)
+        name = str(value) if is_a(value, int) else text_of(row, self.id_column, number)
         if not name:
             raise DataError(f"row {number}, column '{self.id_column}' is empty; give every question an id.")
         if seen.setdefault(name, number) != number:
@@ -208,7 +222,7 @@ class QuestionAnswering(Task):
         for i, j, score in best_spans(start, end, self.n_best, self.max_answer_tokens):
             a, b = int(offsets[i, 0]), int(offsets[j, 1])
             spans.append((a, b, score, text[a - base : b - base]))
-        return {"id": spelled(note, "id"), "null": float(logits[null].sum()), "spans": spans}
+        return {"id": spelled(note, "id"), "null": float(logits[null].sum()), "spans": spans, "windows": int(note["windows"][0])}
 
     def merge(self, records: Sequence[Prediction]) -> Prediction:
         spans = ranked((span for record in records for span in cast("list[Span]", record["spans"])), self.n_best)
@@ -220,10 +234,12 @@ class QuestionAnswering(Task):
         # Where there may be no answer, the last share is that of none.
         listed = [{"text": t, "start": a, "end": b, "score": s, "probability": p} for (a, b, s, t), p in zip(spans, rates, strict=False)]
         found: Prediction = {"id": records[0]["id"], "text": text, "start": start, "end": end, "n_best": listed}
-        return found | {"null_odds": odds} if self.unanswerable else found
+        unseen = cast("int", records[0]["windows"]) - len(records)
+        return found | ({"null_odds": odds} if self.unanswerable else {}) | ({"unseen_windows": unseen} if unseen else {})
 
     def score(self, predictions: Sequence[tuple[int, Prediction]], rows: NumberedRows) -> dict[str, float]:
-        texts = {number: str(prediction["text"]) for number, prediction in predictions}
+        # A context of several windows is not whole where only some batches are run.
+        texts = {number: str(prediction["text"]) for number, prediction in predictions if "unseen_windows" not in prediction}
         found = [(texts[n], [text for text, _ in answers_of(row, self.answers_column, n)]) for n, row in rows if n in texts]
         return squad_scores(found, self.unanswerable)
 

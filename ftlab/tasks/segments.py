@@ -58,6 +58,7 @@ class SegmentTask(Task):
     """
 
     sample = Sample(rows=[{"text": text} for text in _SAMPLE])
+    free = Task.free | {"text_column"}
     keeps_single: ClassVar[bool]
     """Whether a document of one sentence is of use, though no pair can be made of it."""
 
@@ -74,6 +75,13 @@ class SegmentTask(Task):
             raise ConfigError(f"model.task.next_share is {self.next_share:g}; it must be above 0 and below 1, usually 0.5.")
         if not 0 <= self.short_share <= 1:
             raise ConfigError(f"model.task.short_share is {self.short_share:g}; it must be from 0 to 1, usually 0.1.")
+        if not self.language.strip():
+            raise ConfigError("model.task.language is empty; write the code of a language, such as en.")
+        if self.language != "en" and self.sentences != "split":
+            raise ConfigError(
+                f"model.task.language is {self.language} while sentences is {self.sentences}, which asks for no language; set sentences to "
+                "split or leave language out."
+            )
 
     def columns(self, labelled: bool) -> tuple[str, ...]:
         return (self.text_column,)
@@ -98,7 +106,10 @@ class SegmentTask(Task):
             use = "they are used without a pair" if self.keeps_single else "they were left out"
             log.warning("%d documents have a single sentence, of which no pair can be made: %s", single, use)
         if documents == 1 and self.negatives == "document":
-            raise DataError("there is a single document to make pairs from, so no other one for a wrong pair; set negatives to order.")
+            raise DataError(
+                "there is a single document to make pairs from, so no other one for a wrong pair; give the split more documents, or set "
+                "model.task.negatives to order."
+            )
 
     def _documents(
         self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, room: int, words: bool
@@ -143,8 +154,12 @@ class SegmentTask(Task):
             is_next = is_next or np.array_equal(second[0], other[0])
             second = second if is_next else other
         elif not is_next:
+            is_next = np.array_equal(first[0], second[0])
             first, second = second, first
-        return *_truncated(first, second, room, random), IS_NEXT if is_next else NOT_NEXT
+        first, second = _truncated(first, second, room, random)
+        if self.negatives == "order":  # two that are equal stand in either order
+            is_next = is_next or np.array_equal(first[0], second[0])
+        return first, second, IS_NEXT if is_next else NOT_NEXT
 
 
 def _bounds(lengths: list[int], room: int) -> list[tuple[int, int]]:

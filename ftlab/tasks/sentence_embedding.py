@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ftlab.batch import IGNORE, Batch, scored
 from ftlab.errors import ConfigError, DataError
-from ftlab.probe import probe_inputs, probing, same
+from ftlab.probe import first_sees_others
 from ftlab.rows import Example, Prediction, Row, Stored
 from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task, batched, text_of, with_text
 from ftlab.tasks.collate import pad
@@ -37,6 +37,8 @@ _SAMPLE: list[Row] = [
     {"sentence1": "one", "sentence2": "first", "score": 0.5},
     {"sentence1": "birds sing in old trees", "sentence2": "a song", "score": 0.25},
 ]
+_OF_LOSS = {"temperature": "contrastive", "score_column": "cosine", "score_scale": "cosine"}
+"""Field → the only loss that it means something to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class SentenceEmbedding(Task):
         first_column: The column of the first text; a query, where the two differ.
         second_column: The column of the second text; what a query should find.
         score_column: The column of the score, for loss cosine.
-        score_scale: The highest score; the lowest is 0.
+        score_scale: The highest score, for loss cosine; the lowest is 0.
         loss: cosine fits the cosine of two vectors to their score; contrastive tells a pair's second text from those of other pairs.
         temperature: What products of vectors are divided by, for loss contrastive.
         symmetric: Whether second texts also look for their first ones, for loss contrastive.
@@ -72,7 +74,7 @@ class SentenceEmbedding(Task):
         "van den Oord, Li and Vinyals (2018), Representation Learning with Contrastive Predictive Coding, equation 4"
     )
     scores = True
-    sample = Sample(rows=_SAMPLE, fails={"heads": "a mean needs no pooler, so one that a model has gets a gradient of zeros"})
+    sample = Sample(rows=_SAMPLE)
 
     first_column: str = "sentence1"
     second_column: str = "sentence2"
@@ -95,20 +97,26 @@ class SentenceEmbedding(Task):
             raise ConfigError(
                 "model.task.symmetric is true while loss is cosine, which is so already; set loss to contrastive or leave it out."
             )
+        for field in fields(self):
+            value, loss = getattr(self, field.name), _OF_LOSS.get(field.name, self.loss)
+            if loss != self.loss and value != field.default:
+                raise ConfigError(f"model.task.{field.name} is {value} while loss is {self.loss}; it is for loss {loss}, so leave it out.")
+
+    def fails(self, model: nn.Module) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        if getattr(model, "pooler", None) is not None:
+            vector = "a mean" if self.pooling == "mean" else "a token's vector"
+            found["heads"] = f"{vector} needs no pooler, so one that a model has gets a gradient of zeros"
+        if self.loss == "contrastive":
+            found["split_batches"] = "the other pairs of a batch are an anchor's wrong answers"
+        return found
 
     def check(self, model: nn.Module) -> None:
         if model.config.is_encoder_decoder:  # type: ignore[union-attr]  # an HF model
             raise ConfigError(
                 f"{type(model).__name__} is an encoder with a decoder; SentenceEmbedding needs one of them, so choose another."
             )
-        if self.pooling != "cls":
-            return
-        inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # an HF model
-        other = {**inputs, "input_ids": inputs["input_ids"].clone()}
-        other["input_ids"][:, -1] = inputs["input_ids"][:, 0]
-        with probing(model):
-            first, changed = (model(**i).last_hidden_state[:, 0] for i in (inputs, other))
-        if same(first, changed):
+        if self.pooling == "cls" and not first_sees_others(model, lambda outputs: outputs.last_hidden_state):
             raise ConfigError(
                 f"model.task.pooling is cls, but the first token of a {type(model).__name__} sees no other; set it to mean or last."
             )
@@ -224,7 +232,7 @@ class SentenceEmbedding(Task):
         return [{"similarity": value} for value in products.tolist()]
 
     def complete_export(self, folder: Path) -> None:
-        write_modules(folder, self.pooling, self.normalize)
+        write_modules(folder, self.pooling, self.normalize, cosine=self.normalize or self.loss == "cosine")
 
 
 def _cosines(vectors: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 _MODES = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 
 
-def write_modules(folder: Path, pooling: Pooling, normalize: bool) -> None:
+def write_modules(folder: Path, pooling: Pooling, normalize: bool, cosine: bool) -> None:
     """Write what sentence-transformers asks of a folder, under the older names, which version 6 reads as well.
 
     A folder that it cannot open gets nothing: an adapter in ftlab's own format, or one whose base transformers cannot find.
@@ -23,6 +23,7 @@ def write_modules(folder: Path, pooling: Pooling, normalize: bool) -> None:
         folder: Of a Hugging Face model, or a PEFT adapter.
         pooling: How a vector comes from hidden states.
         normalize: Whether vectors are brought to length 1.
+        cosine: Whether two vectors are compared by their cosine; else by their product.
     """
     width = _width(folder)
     if width is None:
@@ -35,7 +36,7 @@ def write_modules(folder: Path, pooling: Pooling, normalize: bool) -> None:
     modes = {f"pooling_mode_{mode}": pooling == name for name, mode in _MODES.items()}
     _write(folder / "modules.json", modules)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": None, "do_lower_case": False})
-    _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine" if normalize else "dot"})
+    _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine" if cosine else "dot"})
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
     if normalize:
         _write(folder / "2_Normalize" / "config.json", {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ftlab.batch import IGNORE, Batch, scored
 from ftlab.errors import ConfigError, DataError
 from ftlab.rows import Example, Row, Stored
-from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task, batched, text_of, with_text
+from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task, batched, has_text, text_of, with_text
 from ftlab.tasks.classification_metrics import Kind, classification_metrics
 from ftlab.tasks.collate import pad
 from ftlab.tasks.labels import OneKind, collect, flag_of, label_id, number_of, value_of
@@ -64,6 +64,7 @@ class SequenceClassification(Task):
         "(kind ordinal)"
     )
     sample = Sample(rows=_SAMPLE, arguments={"labels": ["north", "south", "west"]})
+    free = Task.free | {"text_column", "pair_column", "label_column", "thresholds", "too_long"}
 
     text_column: str = "text"
     pair_column: str | None = None
@@ -117,7 +118,8 @@ class SequenceClassification(Task):
         if named.class_weights != "balanced":
             return named
         column, labels = self._label_columns()[0], named.labels or []
-        ids = [label_id(value_of(row, column, n), labels, n) for n, row in rows()]
+        kept = ((n, row) for n, row in rows() if has_text(row, self.columns(labelled=False), n))  # a row that is skipped has no weight
+        ids = [label_id(value_of(row, column, n), labels, n) for n, row in kept]
         return replace(named, class_weights=balanced_weights(ids, labels))
 
     def _named(self, rows: Callable[[], NumberedRows]) -> Self:
@@ -130,7 +132,7 @@ class SequenceClassification(Task):
         values = ((n, value_of(row, column, n)) for n, row in rows())
         if self.kind == "multi":
             values = ((n, v) for n, many in values for v in _several(many, column, n))
-        names = list(collect(values))
+        names = list(collect(values, gaps=self.kind != "ordinal"))
         if self.kind == "ordinal" and not all(name.isdecimal() for name in names):
             raise DataError(
                 f"the training rows have the labels {names}, whose order nobody can tell; write model.task.labels, lowest first."
@@ -148,6 +150,11 @@ class SequenceClassification(Task):
             "problem_type": _PROBLEMS[self.kind],
         }
 
+    def fails(self, model: nn.Module) -> Mapping[str, str]:
+        weighted = any(weight != 1 for weight in self.class_weights or ())
+        plain = self.kind != "ordinal" and not weighted and not self.label_smoothing
+        return {} if plain else {"hf_loss": "the models of transformers know no order, weights or smoothing of labels"}
+
     def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
         added = tokenizer.num_special_tokens_to_add(pair=self.pair_column is not None)
         tally, kinds = Tally(self.empty, self.too_long, max_length), OneKind()
@@ -160,8 +167,10 @@ class SequenceClassification(Task):
                 tally.refuse_long(number, length)
                 fields = {name: ids[0] for name, ids in self._tokens([(number, row)], tokenizer, max_length).items()}
             label = self._label(row, number) if labelled else self._no_label()
-            if labelled and self._chooses:
-                kinds.check(row[self._label_columns()[0]], number)
+            if labelled and self.kind != "regression" and not isinstance(self.label_column, list):
+                value = row[self.label_column]
+                for each in value if isinstance(value, list) else [value]:
+                    kinds.check(each, number)
             yield {**fields, "row": number, "label": label}
         tally.report()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter
@@ -40,7 +41,7 @@ def _f1(predicted: list[str], answer: list[str], unanswerable: bool) -> float:
 
 
 def squad_scores(pairs: Sequence[tuple[str, Sequence[str]]], unanswerable: bool) -> dict[str, float]:
-    """The means over all questions, and with SQuAD 2.0 also those over questions with and without an answer.
+    """The means over all questions, NaN where there is none, and with SQuAD 2.0 also those over questions with and without an answer.
 
     Args:
         pairs: (predicted text, right answers); a prediction of no answer is an empty text.
@@ -63,4 +64,4 @@ def _counted(answers: Sequence[str]) -> list[str]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return sum(values) / len(values) if values else math.nan

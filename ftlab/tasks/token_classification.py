@@ -19,7 +19,7 @@ from ftlab.errors import ConfigError, DataError
 from ftlab.rows import Example, Prediction, Row, Stored
 from ftlab.tasks.base import NumberedRows, Outputs, Sample, Task
 from ftlab.tasks.collate import pad
-from ftlab.tasks.labels import collect, label_id
+from ftlab.tasks.labels import OneKind, collect, label_id
 from ftlab.tasks.spans import letters, spelled
 from ftlab.tasks.tags import OUTSIDE, chunks, complete, entities, entity_scores, is_tag, repaired, type_of
 from ftlab.tasks.words import Pieces, listed, pieces_of, with_words
@@ -65,6 +65,7 @@ class TokenClassification(Task):
     merges = True
     scores = True
     sample = Sample(rows=_SAMPLE)
+    free = Task.free | {"token_column", "tag_column", "repair"}
 
     token_column: str = "tokens"
     tag_column: str = "tags"
@@ -120,11 +121,13 @@ class TokenClassification(Task):
         return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
     def encode(self, rows: NumberedRows, tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool) -> Iterator[Example]:
-        mended = 0
+        mended, kinds = 0, OneKind()
         for number, row, found in pieces_of(with_words(rows, self.token_column, self.empty), self.token_column, tokenizer):
             tags = None
             if labelled:
                 given = self._names(row, number)
+                for value in listed(row, self.tag_column, number):
+                    kinds.check(value, number)
                 self._refuse_unequal(len(found.words), len(given), number)
                 tags = self._sound(given, number)
                 mended += tags != given
@@ -233,7 +236,7 @@ class TokenClassification(Task):
         if (scheme := self.scheme) != "none":
             types = dict.fromkeys(type_of(name) for name in self.labels or [] if name != OUTSIDE)
             figures |= entity_scores(((chunks(gold), entities(tags, scheme)) for gold, tags in pairs), types)
-        return figures
+        return figures if pairs else dict.fromkeys(figures, math.nan)
 
 
 def _list(value: object) -> list[str]:

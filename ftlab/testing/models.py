@@ -54,12 +54,17 @@ _ENCODERS: dict[str, dict[str, object]] = {
     "modernbert": {**_SHAPE, "local_attention": 16, "global_attn_every_n_layers": 2},
     "roberta": {**_SHAPE, "max_position_embeddings": CONTEXT + SPECIALS.index("<pad>") + 1},
 }
+_OTHERS: dict[str, dict[str, object]] = {"albert": {**_SHAPE, "embedding_size": 16}}
+"""Encoders that some task is for, without being one of those that every strategy is proven on."""
+_SHAPES = _DECODERS | _ENCODERS | _OTHERS
 
 DECODERS = tuple(_DECODERS)
 """Model types of the decoders; their folders hold the weights of `AutoModelForCausalLM`."""
 ENCODERS = tuple(_ENCODERS)
 """Model types of the encoders; their folders hold the weights of `AutoModelForMaskedLM`."""
 FAMILIES = (*DECODERS, *ENCODERS)
+"""The model types that every strategy is proven on."""
+EVERY = tuple(_SHAPES)
 """Every model type that `tiny_model_folder` can write."""
 
 
@@ -67,7 +72,7 @@ def tiny_config(family: str, settings: Mapping[str, object] | None = None) -> Pr
     """The configuration of a tiny model.
 
     Args:
-        family: One of `FAMILIES`, a `model_type` of transformers.
+        family: One of `EVERY`, a `model_type` of transformers.
         settings: Entries that differ from the tiny default, such as `tie_word_embeddings`.
 
     Raises:
@@ -75,12 +80,12 @@ def tiny_config(family: str, settings: Mapping[str, object] | None = None) -> Pr
     """
     from transformers import AutoConfig
 
-    if family not in FAMILIES:
-        raise ConfigError(f"'{family}' is not one of the tiny models; {suggest(family, FAMILIES)}")
+    if family not in EVERY:
+        raise ConfigError(f"'{family}' is not one of the tiny models; {suggest(family, EVERY)}")
     entries: dict[str, object] = {"vocab_size": 256 + len(SPECIALS)}
     for role, token in (("pad", "<pad>"), ("bos", "<s>"), ("eos", "</s>"), ("cls", "<s>"), ("sep", "</s>")):
         entries[f"{role}_token_id"] = SPECIALS.index(token)
-    config: PretrainedConfig = AutoConfig.for_model(family, **{**entries, **(_DECODERS | _ENCODERS)[family], **(settings or {})})
+    config: PretrainedConfig = AutoConfig.for_model(family, **{**entries, **_SHAPES[family], **(settings or {})})
     return config
 
 
@@ -88,7 +93,7 @@ def tiny_model_folder(family: str, folder: Path, settings: Mapping[str, object] 
     """Write configuration, random weights (safetensors) and a tokenizer of bytes.
 
     Args:
-        family: One of `FAMILIES`, a `model_type` of transformers.
+        family: One of `EVERY`, a `model_type` of transformers.
         folder: Where to; it is made, and overwritten.
         settings: Entries of the configuration that differ from the tiny default.
         seed: Of the weights; torch's own generator is left as it was.
@@ -108,5 +113,5 @@ def tiny_model_folder(family: str, folder: Path, settings: Mapping[str, object] 
         model: PreTrainedModel = auto.from_config(config)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     segments = (getattr(config, "type_vocab_size", None) or 0) > 1
-    byte_tokenizer(pairs=family in _ENCODERS, segments=segments).save_pretrained(folder)
+    byte_tokenizer(pairs=family not in _DECODERS, segments=segments).save_pretrained(folder)
     return folder

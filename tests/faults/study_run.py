@@ -36,6 +36,7 @@ class Fork:
     def __init__(self, settings: Mapping[str, Any], log: Path, journal: Path) -> None:
         self.cpu: float | None = None
         self.code: int | None = None
+        self.forked: float | None = time.monotonic()
         parent = os.getpid()
         log.parent.mkdir(parents=True, exist_ok=True)
         self.pid = os.fork()

@@ -129,7 +129,7 @@ class LeaksTheLabel(SoundTask):
             ids, label = example["input_ids"], example["label"]
             assert isinstance(ids, list)
             assert isinstance(label, int)
-            yield {**example, "input_ids": [*ids, 100 + label] if labelled else ids}
+            yield {**example, "input_ids": [*ids[:-1], 100 + label, ids[-1]] if labelled else ids}
 
 
 @meant_for("draws")
@@ -146,6 +146,16 @@ class StaticMasks(SoundTask):
 
     def random(self, key: Key) -> np.random.Generator:
         return np.random.default_rng(key[2])
+
+
+@meant_for("special_tokens")
+class HidesTheEnd(SoundTask):
+    """Hides the token that ends a text like any letter."""
+
+    def hidden(self, example: Stored, random: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Stored:
+        ids = np.array(example["input_ids"])
+        ids[random.integers(1, len(ids))] = tokenizer.mask_token_id
+        return {**example, "input_ids": ids}
 
 
 @meant_for("ranks")

@@ -48,7 +48,20 @@ def test_the_folder_opens_and_gives_the_same_vectors(
     export_run(module, tmp_path / "export", FACTS)
     opened = library.SentenceTransformer(str(tmp_path / "export"), device="cpu", local_files_only=True)
     assert opened.encode(TEXTS, show_progress_bar=False) == pytest.approx(vectors(task, module), abs=1e-6)
-    assert opened.similarity_fn_name == ("cosine" if normalize else "dot")
+
+
+@pytest.mark.parametrize("loss", ["cosine", "contrastive"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_folder_gives_pairs_the_same_similarity(library: Any, tmp_path: Path, loss: Any, normalize: bool) -> None:
+    task = SentenceEmbedding(loss=loss, normalize=normalize)
+    module = trained(Full(), BERT, task)
+    export_run(module, tmp_path / "export", FACTS)
+    opened = library.SentenceTransformer(str(tmp_path / "export"), device="cpu", local_files_only=True)
+    first, second = (opened.encode(texts, show_progress_bar=False) for texts in (TEXTS, TEXTS[::-1]))
+    rows = [(i, {"sentence1": a, "sentence2": b}) for i, (a, b) in enumerate(zip(TEXTS, TEXTS[::-1], strict=True))]
+    examples = [{k: np.atleast_1d(v) for k, v in e.items()} for e in task.encode(rows, module.tokenizer, 64, False)]
+    ours = [record["similarity"] for record in task.predict(module.adapted, task.collate(examples, module.tokenizer))]
+    assert opened.similarity_pairwise(first, second).tolist() == pytest.approx(ours, rel=1e-5)
 
 
 def test_a_merged_folder_opens_too(library: Any, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ftlab.errors import CheckpointError, ConfigError
 from ftlab.heads import fresh_modules
 from ftlab.strategies.lora import LoRA
 from ftlab.tasks.base import Task
+from ftlab.tasks.question_answering import QuestionAnswering
 from ftlab.tasks.sentence_embedding import SentenceEmbedding
 from ftlab.tasks.sequence_classification import SequenceClassification
 from ftlab.testing.models import FAMILIES, tiny_model_folder
@@ -40,7 +41,6 @@ def without(*prefixes: str) -> Callable[[Stored], Stored]:
         ("llama", "model.layers.", CLASSES),
         ("llama", "model.embed_tokens.", LANGUAGE),
         ("llama", "model.norm.", LANGUAGE),
-        ("llama", "model.", CLASSES),
         ("qwen2", "model.layers.0.self_attn.q_proj.bias", CLASSES),
         ("gpt2", "transformer.wpe.", LANGUAGE),
         ("gpt2", "transformer.ln_f.bias", LANGUAGE),
@@ -82,6 +82,12 @@ def test_a_classifier_of_other_labels_gets_a_fresh_head_and_keeps_the_rest(famil
     differs = {n for n, p in model.named_parameters() if p.shape != plain.get_parameter(n).shape}
     assert fresh == differs != set()
     assert all(torch.equal(p, plain.get_parameter(n)) for n, p in model.named_parameters() if n not in fresh)
+
+
+def test_a_class_that_names_the_body_otherwise_is_told() -> None:
+    said = r"none of the weights of 'transformer', the body of LlamaForQuestionAnswering: it is of another model, or named otherwise; save"
+    with pytest.raises(CheckpointError, match=said):
+        configured(Backbone(name="ftlab/tiny-llama"), QuestionAnswering(), LoRA())
 
 
 def test_half_a_head_is_a_damaged_file(tmp_path: Path) -> None:

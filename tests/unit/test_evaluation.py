@@ -61,6 +61,19 @@ def test_a_head_without_a_scored_position_is_an_error() -> None:
         evaluation.result(lambda sums: sums)
 
 
+class WeightlessOrder(TwoHeads):
+    def weights(self) -> dict[str, float]:
+        return {"words": 1.0, "order": 0.0}
+
+
+def test_a_head_without_a_weight_may_have_no_scored_position() -> None:
+    evaluation = Evaluation(WeightlessOrder(), torch.device("cpu"))
+    evaluation.add(outputs(words=(6.0, 2.0), order=(0.0, 0.0)), BATCH)
+    figures = evaluation.result(lambda sums: sums)
+    assert (figures["loss"], figures["loss_words"]) == (3.0, 3.0)
+    assert math.isnan(figures["loss_order"])
+
+
 def validated(folder: Path, task: Task, items: list[Any], family: str, size: int) -> dict[str, float]:
     data = FinetuneData(Rows(items={"val": items}), val_split="val", batch_size=1, eval_batch_size=size)
     torch.manual_seed(0)  # for a fresh head

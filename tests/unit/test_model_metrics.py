@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from torch import Tensor
 from torchmetrics import regression as r
 from torchmetrics.classification import (
+    BinaryAUROC,
     MulticlassCalibrationError,
     MulticlassF1Score,
     MulticlassMatthewsCorrCoef,
@@ -117,6 +118,7 @@ def test_a_metric_that_refuses_its_arguments_is_found_before_the_data() -> None:
             "model.metrics has multiclass_f1_score, which cannot measure what SequenceClass",
         ),
         (SINGLE, partial(MulticlassROC, num_classes=3), "model.metrics has multiclass_roc, which gives a tuple instead of numbers"),
+        (SINGLE, partial(BinaryAUROC, validate_args=False), "model.metrics has binary_auroc, which cannot measure what SequenceClass"),
         (SentenceEmbedding(loss="contrastive"), r.MeanAbsoluteError, "loss contrastive has no scores to measure"),
     ],
 )

@@ -49,10 +49,14 @@ class Conll(FileSource):
     def read(self, path: str) -> Iterator[Row]:
         """The sentences of one file; a line that marks a document ends one."""
         words: list[list[str]] = []
+        count = 0
         for number, line in enumerate(lines(path, self.encoding), 1):
             fields = self._fields(line)
             if fields and fields[0] != _DOCUMENT:
                 words.append(self._fitted(fields, f"{path}: line {number}"))
+                count = count or len(fields)
+                if len(fields) != count:
+                    raise DataError(f"{path}: line {number} has {len(fields)} field(s), the first word's has {count}; mend the line.")
             elif words:
                 yield self._row(words)
                 words = []

@@ -82,7 +82,8 @@ def _row(title: str, paragraph: dict[str, object], question: dict[str, object], 
         return row
     answers = _items(question, "answers", where)
     for name, kind, what in (("text", str, "text"), ("answer_start", int, "a whole number")):
-        odd = next((answer.get(name) for answer in answers if not isinstance(answer.get(name), kind)), row)
+        values = [answer.get(name) for answer in answers]
+        odd = next((value for value in values if isinstance(value, bool) or not isinstance(value, kind)), row)  # Python's bools are ints
         if odd is not row:
             raise DataError(f"{where} has an answer with {odd!r:.60} for '{name}', not {what}; mend the file.")
     return row | {"answers": {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}}

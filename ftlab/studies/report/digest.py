@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
-from ftlab.errors import SecurityError
-from ftlab.studies.comparisons import Comparison, compare
+from ftlab.errors import ConfigError, SecurityError
+from ftlab.studies.comparisons import Comparison, compare_pairs
+from ftlab.studies.contributions import Contribution, contributions, parts_of
 from ftlab.studies.intervals import Kind
+from ftlab.studies.ranks import Ranking, data_factors, data_set, rank, scores_by
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.curves import Curve, curves
 from ftlab.studies.report.escaping import printable
@@ -50,6 +53,7 @@ class Digest:
         records: All its trials.
         column: What is compared over test items, if anything.
         interval: Which interval of a mean is shown first.
+        cached: Whether runs shared hidden states, which the first of them computed.
 
     Raises:
         SecurityError: A trial's folder lies outside of the study's; whoever can write to a shared storage could have files shown.
@@ -62,6 +66,7 @@ class Digest:
     records: tuple[TrialRecord, ...]
     column: Column | None = None
     interval: Kind = "t"
+    cached: bool = False
 
     def __post_init__(self) -> None:
         for record in self.records:
@@ -78,44 +83,80 @@ class Digest:
         return summarise(self.records, self.interval)
 
     @cached_property
-    def ranked(self) -> list[Summary]:
-        """The same, the best first and those without a score last."""
+    def data(self) -> tuple[str, ...]:
+        """The factors that hold data sets."""
+        return data_factors(self.records)
+
+    @cached_property
+    def by_data(self) -> dict[str, list[Summary]]:
+        """Data set → its variants, the best first and those without a score last; one data set without a name where no factor holds any.
+
+        Scores of two data sets are not compared.
+        """
         sign = 1.0 if self.direction == "minimize" else -1.0
-        return sorted(self.summaries, key=lambda s: math.inf if s.mean is None else sign * s.mean)
+        found: dict[str, list[Summary]] = {}
+        for summary in self.summaries:
+            found.setdefault(data_set(summary.levels, self.data), []).append(summary)
+        return {name: sorted(those, key=lambda s: math.inf if s.mean is None else sign * s.mean) for name, those in found.items()}
+
+    @cached_property
+    def ranked(self) -> list[Summary]:
+        """All of them, one data set after the other."""
+        return [summary for those in self.by_data.values() for summary in those]
+
+    @cached_property
+    def best(self) -> dict[str, Summary]:
+        """Data set → the variant with the best mean, where any has one."""
+        return {name: those[0] for name, those in self.by_data.items() if those[0].mean is not None}
+
+    def is_best(self, summary: Summary) -> bool:
+        """Whether no other variant has a better mean on its data set."""
+        return any(summary.variant == best.variant for best in self.best.values())
 
     @property
-    def best(self) -> Summary | None:
-        """The variant with the best mean."""
-        return self.ranked[0] if self.ranked and self.ranked[0].mean is not None else None
+    def pairs(self) -> str:
+        """Those whose p values are corrected together, in words."""
+        return " ".join(["all pairs of variants", *(f"with the same {factor}" for factor in self.data)])
 
     @cached_property
     def against_best(self) -> dict[str, Comparison]:
-        """Variant → its comparison with the best one.
+        """Variant → its comparison with the best one of its data set.
 
         Corrected for all pairs: the best was chosen by the same scores, so it might have been any of them.
         """
-        if self.best is None:
-            return {}
-        name = self.best.variant
-        rest = [r for r in self.records if r.variant != name]
-        pairs = compare([*rest, *(r for r in self.records if r.variant == name)], self.direction)
-        return {pair.one: pair for pair in pairs if pair.other == name}
+        pairs = [(two.variant, one.variant) for those in self.by_data.values() for one, two in combinations(those, 2)]
+        best = {summary.variant for summary in self.best.values()}
+        return {pair.one: pair for pair in compare_pairs(self.records, pairs, self.direction) if pair.other in best}
+
+    @cached_property
+    def ranking(self) -> Ranking | str | None:
+        """Of the methods over data sets, or the sentence that says why there is none; None where no factor holds data sets."""
+        try:
+            return rank(scores_by(self.records, *self.data), self.direction) if self.data else None
+        except ConfigError as few:
+            return f"No ranking: {few}"
+
+    @cached_property
+    def contributions(self) -> list[Contribution]:
+        """What each part of a knock-out adds."""
+        return contributions(self.records, parts_of(self.records), self.direction)
 
     @cached_property
     def over_items(self) -> list[str]:
         """The comparisons over test items, in sentences; empty where none were asked for."""
-        if self.column is None or self.best is None:
+        if self.column is None or not self.best:
             return []
-        return over_items(self.records, self.folder, self.best.variant, self.direction, self.column)
+        against = {pair.one: pair.other for pair in self.against_best.values()}
+        return over_items(self.records, self.folder, against, self.direction, self.column)
 
     @cached_property
     def curves(self) -> dict[str, dict[str, Curve]]:
         """Metric → variant → learning curve."""
         return curves(self.records, self.folder, self.metric)
 
-    def front(self, cost: Cost) -> list[str]:
-        """Variants that no other one beats in both score and cost, the cheapest first."""
-        return pareto(self.summaries, self.direction, cost)
+    def fronts(self, cost: Cost) -> list[list[str]]:
+        """For each data set, the variants that no other one beats in both score and cost, the cheapest first."""
+        return [pareto(those, self.direction, cost) for those in self.by_data.values()]
 
     @cached_property
     def tuning(self) -> dict[str, Tuning]:

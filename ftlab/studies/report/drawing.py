@@ -89,8 +89,9 @@ def curves(axes: Axes, metric: str, found: dict[int, Plain], first: Sequence[Pla
 def costs(axes: Axes, content: Plain, cost: str, name: str, metric: str) -> None:
     """Quality against a cost, with the front."""
     rows = [row for row in content["variants"] if row["mean"] is not None and row["costs"][cost] is not None]
-    front = [content["variants"][place] for place in content["fronts"][cost]]
-    axes.plot([row["costs"][cost] for row in front], [row["mean"] for row in front], "--", color="0.5", linewidth=1)
+    for places in content["fronts"][cost]:
+        front = [content["variants"][place] for place in places]
+        axes.plot([row["costs"][cost] for row in front], [row["mean"] for row in front], "--", color="0.5", linewidth=1)
     for row in rows:
         place = content["first"].index(row["index"]) if row["index"] in content["first"] else None
         style = {"color": "0.5", "marker": "o", "markersize": 4.5} if place is None else _style_of(place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftlab.studies.comparisons import Comparison, holm
-from ftlab.studies.contributions import Contribution, contributions, parts_of
+from ftlab.studies.contributions import Contribution
 from ftlab.studies.effects import FactorEffect, Interaction, LevelMean, interactions, main_effects
 from ftlab.studies.intervals import ALPHA
 from ftlab.studies.report.digest import Digest
@@ -53,7 +53,7 @@ def _mean(level: LevelMean) -> Plain:
 
 def parts(digest: Digest) -> list[Plain]:
     """One entry per part of a knock-out: what it adds to the others, and how it does alone."""
-    return [_entry(digest, each) for each in contributions(digest.records, parts_of(digest.records), digest.direction)]
+    return [_entry(digest, each) for each in digest.contributions]
 
 
 def _entry(digest: Digest, found: Contribution) -> Plain:

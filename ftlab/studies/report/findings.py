@@ -7,9 +7,12 @@ from statistics import median
 
 from ftlab.studies.intervals import Interval
 from ftlab.studies.report.digest import Digest
+from ftlab.studies.report.factors import parts
 from ftlab.studies.report.numbers import decimals, fixed, probability, seconds
+from ftlab.studies.report.rankings import told
 from ftlab.studies.statistics import Summary
 
+SHARED = "cache_features: the first run of a kind computes the hidden states for all, so its time and memory are more than the others'."
 _NAMED = 6
 """How many variants a sentence names before it counts them."""
 
@@ -37,19 +40,21 @@ def _places(digest: Digest, summary: Summary) -> int:
 
 def findings(digest: Digest) -> list[str]:
     """The sentences at the head of a report."""
-    best = digest.best
-    if best is None:
+    if not digest.best:
         return ["No variant has a score yet." if digest.running else "No variant has a score: no trial ended well."]
-    return [_best(digest, best), *_compared(digest, best), *digest.over_items, *_budget(digest)]
+    found = [text for name, best in digest.best.items() for text in (_best(digest, name, best), *_compared(digest, best))]
+    ranks = [f"Ranks over {', '.join(digest.data)}. {told(digest)}"] if digest.data else []
+    return [*found, *ranks, *digest.over_items, *(entry["text"] for entry in parts(digest)), *_budget(digest)]
 
 
-def _best(digest: Digest, best: Summary) -> str:
+def _best(digest: Digest, name: str, best: Summary) -> str:
     many = f"{best.n} seed{'s' * (best.n != 1)}"
-    told = f"95 % interval {interval(digest, best, best.interval)}" if best.interval else "no interval"
+    ends = f"95 % interval {interval(digest, best, best.interval)}" if best.interval else "no interval"
     tuned = f"{best.tuning_trials} tuning trials" if best.tuning_trials else "no tuning"
+    where, most = f"On {name}, " if name else "", "lowest" if digest.direction == "minimize" else "highest"
     return (
-        f"{best.variant} has the {'lowest' if digest.direction == 'minimize' else 'highest'} mean {digest.metric}: {score(digest, best)} "
-        f"({told}, {many}, {tuned}, {seconds(best.seed_cpu_seconds)} of CPU time a run)."
+        f"{where}{best.variant} has the {most} mean {digest.metric}: {score(digest, best)} "
+        f"({ends}, {many}, {tuned}, {seconds(best.seed_cpu_seconds)} of CPU time a run)."
     )
 
 
@@ -57,6 +62,8 @@ def _compared(digest: Digest, best: Summary) -> Iterator[str]:
     by_verdict: dict[str, list[str]] = {}
     for variant in (s.variant for s in digest.ranked if s.variant in digest.against_best):
         found = digest.against_best[variant]
+        if found.other != best.variant:
+            continue
         p = f" (p = {probability(found.p_holm)})".replace("= <", "<") if found.p_holm is not None else ""
         by_verdict.setdefault(found.verdict, []).append(f"{variant}{p}")
     if "not significant" in by_verdict:
@@ -89,6 +96,8 @@ def warnings(digest: Digest) -> list[str]:
             notes.setdefault(note, []).append(summary.variant)
     every = len(digest.summaries)
     found += [f"{'All variants' if every > 1 and len(those) == every else _names(those)}: {note}" for note, those in notes.items()]
+    if digest.cached:
+        found.append(SHARED)
     if digest.failures:
         found.append(f"{len(digest.failures)} of {len(digest.records)} trials did not end well; the reasons stand below.")
     elsewhere = sum(r.state == "complete" and not (digest.folder / r.folder).is_dir() for r in digest.records)

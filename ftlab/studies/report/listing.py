@@ -12,7 +12,7 @@ from ftlab.studies.report.findings import interval, score
 from ftlab.studies.report.markup import Attributes, Markup, block, tag
 from ftlab.studies.report.numbers import count, number, seconds, size
 from ftlab.studies.report.paper import verdict
-from ftlab.studies.report.repeat import command, trial_command
+from ftlab.studies.report.repeat import Commands, commands
 from ftlab.studies.statistics import Summary
 
 _VARIANT_HEADS = (
@@ -77,8 +77,7 @@ def _variant(digest: Digest, s: Summary, place: int) -> Markup:
         _cell(count(s.trainable_params), s.trainable_params),
         _cell(seconds(s.total_cpu_seconds), s.total_cpu_seconds),
     ]
-    best = digest.best is not None and s.variant == digest.best.variant
-    return tag("tr", {"tabindex": -1, "data-variant": place, "class": "best" if best else None}, *cells)
+    return tag("tr", {"tabindex": -1, "data-variant": place, "class": "best" if digest.is_best(s) else None}, *cells)
 
 
 def _cell(shown: str, value: float | str | None = "") -> Markup:
@@ -104,12 +103,12 @@ def _heading(table: str, key: str, title: str, style: str) -> Markup:
 
 def trials(digest: Digest) -> Markup:
     """One row per trial."""
-    study = command(digest.folder)
-    rows = [_trial(record, study) for record in digest.records]
+    again = commands(digest)
+    rows = [_trial(record, again) for record in digest.records]
     return _table("trials", "All trials", _TRIAL_HEADS, rows, {"{metric}": digest.metric})
 
 
-def _trial(r: TrialRecord, study: str) -> Markup:
+def _trial(r: TrialRecord, again: Commands) -> Markup:
     cells = [
         tag("th", {"scope": "row", "class": "name"}, r.variant),
         tag("td", None, r.phase),
@@ -118,16 +117,16 @@ def _trial(r: TrialRecord, study: str) -> Markup:
         _cell(number(r.value), r.value),
         _cell(seconds(r.cpu_seconds), r.cpu_seconds),
         _cell(size(r.peak_memory), r.peak_memory),
-        tag("td", {"class": "wide"}, _more(r, study)),
+        tag("td", {"class": "wide"}, _more(r, again)),
     ]
     return tag("tr", {"tabindex": -1, "data-state": r.state, "data-phase": r.phase}, *cells)
 
 
-def _more(r: TrialRecord, study: str) -> Markup:
+def _more(r: TrialRecord, again: Commands) -> Markup:
     summary = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in r.tuned.items()) or f"{len(r.settings)} settings"
     settings = "\n".join(f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in r.settings.items())
     parts = [block(settings)] if settings else []
-    parts += [block(trial_command(study, r.folder))] if r.folder and r.state != "waiting" else []
+    parts += [block(again.trial(r.folder))] if r.folder and r.state != "waiting" else []
     parts += [tag("p", None, r.error)] if r.error else []
     return tag("details", None, tag("summary", None, summary), *parts)
 

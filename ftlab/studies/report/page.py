@@ -16,6 +16,7 @@ import ftlab
 from ftlab.studies.intervals import CALLED
 from ftlab.studies.report import listing, rankings, repeat, sections
 from ftlab.studies.report.digest import COSTS, Digest
+from ftlab.studies.report.findings import SHARED
 from ftlab.studies.report.markup import Markup, embedded, joined, tag, text
 from ftlab.studies.report.payload import Plain, payload
 
@@ -64,14 +65,14 @@ def _hash(content: str) -> str:
 def _caption(digest: Digest) -> Markup:
     return text(
         f"Mean ± standard deviation of {digest.metric} over seeds; 95 % intervals of the mean by {CALLED[digest.interval]}, those of "
-        "differences by Student's t. Against the best: paired t test over common seeds, p corrected by Holm for all pairs of variants, "
+        f"differences by Student's t. Against the best: paired t test over common seeds, p corrected by Holm for {digest.pairs}, "
         "since the best was chosen by the same scores. Effect size: Hedges' g of the paired differences. Costs are those of one seed, "
         "unless a heading says otherwise."
     )
 
 
 def _forest() -> Markup:
-    note = "Dots are means, lines 95 % intervals, rings single seeds, the dashed line the best mean; rows are those of the table."
+    note = "Dots are means, lines 95 % intervals, rings single seeds, the dashed line the one best mean; rows are those of the table."
     return sections.chart("forest", note, "No variant that the table shows has a score.")
 
 
@@ -85,7 +86,7 @@ _EMPTY = "Nothing to draw: choose variants by the boxes in the table of results.
 
 def _charts(digest: Digest, content: Plain) -> dict[str, Markup]:
     """The sections of the charts for which there is anything."""
-    found = {"curves": _curves(digest), "costs": _costs()}
+    found = {"curves": _curves(digest), "costs": _costs(digest)}
     if content["effects"]:
         found["factors"] = _factors(digest, content)
     if content["parts"]:
@@ -102,11 +103,12 @@ def _curves(digest: Digest) -> Markup:
     return _section("curves", "Learning curves", figure if digest.curves else tag("p", None, "No run has logged anything yet."))
 
 
-def _costs() -> Markup:
-    note = "The dashed line joins the variants that no other beats in both, by their means alone. Chosen variants have their interval."
+def _costs(digest: Digest) -> Markup:
+    each = "On each data set a dashed" if digest.data else "The dashed"
+    note = f"{each} line joins the variants that no other beats in both, by their means alone. Chosen variants have their interval."
     choice = sections.choice("cost", "Cost", {str(cost): name for cost, name in COSTS.items()})
     figure = sections.chart("costs", note, "No variant has both a score and this cost.", choice, legend=True)
-    return _section("costs", "Quality against cost", figure)
+    return _section("costs", "Quality against cost", figure, *([tag("p", None, SHARED)] if digest.cached else []))
 
 
 def _knockout(content: Plain) -> Markup:

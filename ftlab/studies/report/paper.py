@@ -34,7 +34,7 @@ def _row(digest: Digest, summary: Summary) -> tuple[str, ...]:
 
 def verdict(digest: Digest, summary: Summary) -> str:
     """How a variant stands to the best one."""
-    if digest.best is not None and summary.variant == digest.best.variant:
+    if digest.is_best(summary):
         return "best"
     found = digest.against_best.get(summary.variant)
     if found is None:
@@ -52,7 +52,7 @@ def caption(digest: Digest) -> str:
     better = "lower" if digest.direction == "minimize" else "higher"
     return (
         f"Study {digest.name}: mean ± standard deviation of {digest.metric} over seeds ({better} is better), 95 % interval of the mean "
-        f"by {CALLED[digest.interval]}. Against the best: paired t test over common seeds, corrected by Holm for all pairs of variants."
+        f"by {CALLED[digest.interval]}. Against the best: paired t test over common seeds, corrected by Holm for {digest.pairs}."
     )
 
 
@@ -71,7 +71,7 @@ def _line(cells: Sequence[str], escape: Callable[[str], str]) -> str:
 
 
 def latex_table(digest: Digest) -> str:
-    """`results.tex`: a table to be read in by `input`, which needs the packages booktabs and graphicx."""
+    """`results.tex`: the table and what was found, to be read in by `input`; it needs the packages booktabs and graphicx."""
     heads, rows = _heads(digest), _rows(digest)
     body = [f"    {' & '.join(latex(cell) for cell in row)} \\\\" for row in rows]
     lines = [
@@ -87,6 +87,7 @@ def latex_table(digest: Digest) -> str:
         *body,
         "    \\bottomrule",
         "  \\end{tabular}}",
+        *("  \\par\\smallskip{\\footnotesize\\raggedright " + latex(text) + "\\par}" for text in findings(digest)),
         "\\end{table}",
     ]
     return "\n".join(lines) + "\n"

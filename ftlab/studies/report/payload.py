@@ -28,7 +28,7 @@ def payload(digest: Digest) -> Plain:
         "variants": [_variant(digest, s, places[s.variant]) for s in digest.summaries],
         "first": first,
         "costs": dict(COSTS),
-        "fronts": {cost: [places[v] for v in digest.front(cost)] for cost in COSTS},
+        "fronts": {cost: [[places[v] for v in front] for front in digest.fronts(cost)] for cost in COSTS},
         "curves": {metric: {places[v]: _curve(c) for v, c in found.items()} for metric, found in digest.curves.items()},
         "tuning": {places[v]: _tuning(t) for v, t in digest.tuning.items()},
         "effects": mains,
@@ -46,7 +46,7 @@ def _variant(digest: Digest, s: Summary, place: int) -> Plain:
         "high": s.interval.high if s.interval else None,
         "n": s.n,
         "values": [[seed, value] for seed, value in sorted(s.scores.items())],
-        "best": digest.best is not None and s.variant == digest.best.variant,
+        "best": digest.is_best(s),
         "costs": {cost: getattr(s, cost) for cost in COSTS},
     }
 

@@ -6,9 +6,13 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
+from ftlab import strict_yaml
+from ftlab.errors import ConfigError
 from ftlab.redact import redacted
 from ftlab.studies.report.digest import Digest
 from ftlab.studies.report.markup import Markup, block, joined, tag
@@ -18,33 +22,58 @@ STUDY = "study.yaml"
 _CONFIG = "config.yaml"
 _LARGEST = 1 << 20
 """Bytes of a file that is shown."""
+_FROM = (
+    "Commands are for the folder in which the study was begun, since relative paths of plugins and data are seen from there; what they "
+    "make is kept in a new folder, again."
+)
 _NOT_RECORDED = "not written down by these runs"
 
 
-def command(folder: Path) -> str:
-    """Runs the whole study again: what the study's file says it was run by.
+@dataclass(frozen=True)
+class Commands:
+    """What a person types to run a study or one of its trials again, beside the old one.
 
     Args:
-        folder: The study's.
+        place: The study's folder, as seen from the folder where the study was begun.
+        plugins: The options by which it was given its plugins.
     """
-    plain = f"ftlab ablate --config {STUDY}"
-    try:
-        with (folder / STUDY).open(encoding="utf-8") as file:
-            first = file.readline().removeprefix("# ").strip()
-    except OSError:
-        return plain
-    return first if first.startswith(plain) else plain
+
+    place: PurePath
+    plugins: str
+
+    @property
+    def study(self) -> str:
+        """The whole study."""
+        return f"ftlab ablate --config {shlex.quote(str(self.place / STUDY))} --root again{self.plugins}"
+
+    def trial(self, folder: str) -> str:
+        """One trial.
+
+        Args:
+            folder: Of the run, within the study's.
+        """
+        return f"ftlab fit --config {shlex.quote(str(self.place / folder / _CONFIG))} --run.root again{self.plugins}"
 
 
-def trial_command(study: str, folder: str) -> str:
-    """Runs one trial again, beside the old one.
+def commands(digest: Digest) -> Commands:
+    """Those of a study: its file says with which plugins it was run, and its runs where they were kept."""
+    begun = "# ftlab ablate --config study.yaml"
+    first = ""
+    with suppress(OSError), (digest.folder / STUDY).open(encoding="utf-8") as file:
+        first = file.readline().rstrip()
+    place = next(filter(None, (_place(digest.folder / r.folder / _CONFIG) for r in digest.records if r.folder)), None)
+    return Commands(place or PurePath(*digest.folder.resolve().parts[-2:]), first.removeprefix(begun) if first.startswith(begun) else "")
 
-    Args:
-        study: What `command` returned; a trial needs the same plugins.
-        folder: Of the run.
-    """
-    plugins = study.removeprefix(f"ftlab ablate --config {STUDY}")
-    return f"ftlab fit --config {shlex.quote(f'{folder}/{_CONFIG}')} --run.root again{plugins}"
+
+def _place(config: Path) -> PurePath | None:
+    """The study's folder, by what a run of it was told of its own."""
+    if not config.is_file():
+        return None
+    with suppress(ConfigError):
+        run = strict_yaml.read(config).get("run")
+        root = run.get("root") if isinstance(run, dict) else None
+        return PurePath(root).parent if isinstance(root, str) else None
+    return None
 
 
 def section(digest: Digest) -> Markup:
@@ -54,15 +83,14 @@ def section(digest: Digest) -> Markup:
     facts += [("Base model", _alike(_named(v, "base") for v in versions)), ("Git", _alike(_git(v) for v in versions))]
     parts = [
         tag("h3", None, "The study"),
-        tag("p", {"class": "soft"}, "Commands are for the study's folder; that of a single trial stands in its row above."),
-        block(command(digest.folder)),
+        tag("p", {"class": "soft"}, f"{_FROM} That of a single trial stands in its row above."),
+        block(commands(digest).study),
         tag("dl", {"class": "facts"}, *(part for name, fact in facts for part in (tag("dt", None, name), tag("dd", None, fact)))),
         *_file(digest.folder / STUDY, "The study file, as run"),
     ]
-    best = digest.best
-    first = next((r.folder for r in digest.records if best and r.variant == best.variant and r.phase == "seeds" and r.folder), None)
-    if best and first:
-        parts += _file(digest.folder / first / _CONFIG, f"The whole configuration of {best.variant}, first seed")
+    for best in digest.best.values():
+        first = next(r.folder for r in digest.records if r.variant == best.variant and r.phase == "seeds")
+        parts += _file(digest.folder / first / _CONFIG, f"The whole configuration of {best.variant}, first seed") if first else []
     return joined(*parts)
 
 

@@ -16,10 +16,8 @@ def head(digest: Digest, refresh: int) -> Markup:
     """Title, the study in numbers, and the switch that stops updates."""
     ended = sum(r.state in ("complete", "pruned") for r in digest.records)
     way = "lower is better" if digest.direction == "minimize" else "higher is better"
-    best = digest.best
     figures = {
-        f"Best {digest.metric}": score(digest, best) if best else NONE,
-        "Best variant": best.variant if best else NONE,
+        **_best(digest),
         "Variants": str(len(digest.summaries)),
         "Trials that ended well": f"{ended} of {len(digest.records)}",
         "CPU time, all trials": seconds(digest.cpu_seconds or None),
@@ -31,6 +29,13 @@ def head(digest: Digest, refresh: int) -> Markup:
         note = tag("span", None, f"The study runs; this page looks for news every {refresh} s.")
         parts.append(tag("div", {"class": "live notice"}, note, tag("label", {"class": "line"}, box, " pause")))
     return joined(*parts, tag("dl", {"class": "figures"}, *boxes))
+
+
+def _best(digest: Digest) -> dict[str, str]:
+    if digest.data:
+        return {f"Best on {name}": f"{best.variant}: {score(digest, best)}" for name, best in digest.best.items()}
+    best = next(iter(digest.best.values()), None)
+    return {f"Best {digest.metric}": score(digest, best) if best else NONE, "Best variant": best.variant if best else NONE}
 
 
 def found(digest: Digest) -> Markup:

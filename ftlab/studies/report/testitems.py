@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,13 @@ class Column:
     truth: str | None = None
 
 
-def over_items(records: Sequence[TrialRecord], folder: Path, best: str, direction: Direction, column: Column) -> list[str]:
+def over_items(records: Sequence[TrialRecord], folder: Path, against: Mapping[str, str], direction: Direction, column: Column) -> list[str]:
     """A sentence for each variant that has predictions.
 
     Args:
         records: Of the study.
         folder: The study's.
-        best: The variant that the others are compared with.
+        against: Variant → the best one, with which it is compared.
         direction: Of the study's metric.
         column: What is scored.
 
@@ -41,14 +41,17 @@ def over_items(records: Sequence[TrialRecord], folder: Path, best: str, directio
         DataError: A file or its column cannot be read.
     """
     scores = read_variants(records, folder, column.name, column.truth)
-    if best not in scores or len(scores) < 2:
+    pairs = {one: best for one, best in against.items() if one in scores and best in scores}
+    if not pairs:
+        every = len({r.variant for r in records})
         return [
-            f"Over test items nothing is compared: {len(scores)} variants kept predictions{', not the best one' * (best not in scores)}."
+            f"Over test items nothing is compared: {len(scores)} of {every} variants have predictions, and the best one and another must. "
+            "Let `ftlab predict` write them, and copy predictions.jsonl into the folder of each run; docs/howto/report.md has the commands."
         ]
     towards: Direction = "maximize" if column.truth is not None else direction
-    found = {name: compare_items(mine, scores[best], towards) for name, mine in scores.items() if name != best}
+    found = {one: compare_items(scores[one], scores[best], towards) for one, best in pairs.items()}
     p_values = holm([c.p for c in found.values()])
-    return [_sentence(name, best, c, p, towards) for (name, c), p in zip(found.items(), p_values, strict=True)]
+    return [_sentence(name, pairs[name], c, p, towards) for (name, c), p in zip(found.items(), p_values, strict=True)]
 
 
 def _sentence(name: str, best: str, found: ItemComparison, p: float | None, direction: Direction) -> str:

@@ -51,7 +51,9 @@ def opened(folder: Path, storage: str | None, column: Column | None = None, inte
         raise ConfigError(f"direction in {folder / STUDY} is '{direction}'; {suggest(direction, get_args(Direction))}")
     if interval is not None:
         check_seeds(interval, len(seeds_of(document)))
-    return Digest(name, metric, cast(Direction, direction), folder, tuple(read_records(storage, name, folder)), column, interval or "t")
+    records = tuple(read_records(storage, name, folder))
+    cached = document.get("cache_features") is True
+    return Digest(name, metric, cast(Direction, direction), folder, records, column, interval or "t", cached)
 
 
 def _text(folder: Path, document: dict[str, object], key: str, default: str) -> str:

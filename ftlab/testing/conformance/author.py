@@ -107,7 +107,7 @@ class TaskConformance(_Conformance):
         task: What is checked.
         rows: Four or more labelled rows, short and of several lengths; none takes those of the class, `sample.rows`.
         family: The tiny models to check on, such as bert; None takes the first of bert, llama and gpt2 that the task takes.
-        fails: Name of a check that cannot pass → why not, beside `sample.fails`; one that passes all the same fails.
+        fails: Name of a check that cannot pass → why not, beside what `Task.fails` says; one that passes all the same fails.
     """
 
     task: ClassVar[Task]

@@ -73,9 +73,10 @@ class Suite(Generic[S]):
         return Verdict(check=name, state=state, reason=reason, seconds=_cpu() - start)
 
     def _outcome(self, name: str) -> tuple[State, str]:
-        why = self.subject.declared.get(name)
+        why = None
         try:
             with apart(self.subject):
+                why = self.subject.declared.get(name)
                 self.subject.checks[name].run(self.subject)
         except NotApplicableError as reason:
             return "not applicable", str(reason)

@@ -29,7 +29,7 @@ def test_blank_lines_separate_sentences(end: str, line: str) -> None:
 
 
 def test_the_first_field_is_the_word_and_the_last_its_tag() -> None:
-    assert rows("EU NNP I-NP B-ORG\nrejects VBZ O\n") == [{"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}]
+    assert rows("EU NNP I-NP B-ORG\nrejects VBZ O O\n") == [{"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}]
 
 
 def test_a_line_that_marks_a_document_is_no_word() -> None:
@@ -60,6 +60,7 @@ def test_a_separator_lets_words_hold_spaces() -> None:
         ),
         ("a b O\n", {"columns": ["tokens", "tags"]}, "a.conll: line 1 has 3 field(s) for 2"),
         ("a O\n", {"separator": "\t"}, "a.conll: line 1 has 1 field(s) for 2"),
+        ("a O\nb NN O\n", {}, "a.conll: line 2 has 3 field(s), the first word's has 2; mend the line."),
         ("\n-DOCSTART- O\n\n", {}, "a.conll has no rows"),
     ],
 )

@@ -14,6 +14,7 @@ from ftlab.errors import ConfigError, DataError, StorageError
 from ftlab.fingerprints import tokenizer_fingerprint
 from ftlab.tasks.base import Task
 from ftlab.tasks.causal_lm import CausalLM
+from ftlab.tasks.next_sentence import NextSentencePrediction
 from ftlab.tasks.sequence_classification import SequenceClassification
 from ftlab.testing.tokenizer import byte_tokenizer
 from tests.conftest import Command
@@ -231,6 +232,30 @@ def test_what_was_read_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     blocks = sum(-(-len(byte_tokenizer(pairs=False)(t)["input_ids"]) // 63) for t in texts(12))
     overlap = blocks - 12
     assert f"train: 12 rows, {blocks} examples, {tokens + overlap} tokens" in caplog.text
+
+
+def test_what_a_task_said_of_its_rows_is_said_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = [*LABELLED, {"text": " ", "label": "no"}]
+    task = SequenceClassification(empty="skip")
+    for _ in range(2):
+        caplog.clear()
+        prepare(tmp_path, items, task, family="bert", val_split=None)
+        assert caplog.text.count("1 rows without text were skipped") == 1
+
+
+def test_errors_of_rows_name_the_split(tmp_path: Path) -> None:
+    splits = {"train": LABELLED, "dev": [{"text": "a", "label": "no"}, {"text": "b", "label": "neither"}]}
+    with pytest.raises(DataError, match=r"split 'dev': row 1 has the label 'neither'"):
+        prepare(tmp_path, splits, SequenceClassification(), family="bert", val_split="dev")
+    with pytest.raises(DataError, match=r"split 'train': row 1 has the label 1 while"):
+        prepare(tmp_path, [{"text": "a", "label": "no"}, {"text": "b", "label": 1}], SequenceClassification(), family="bert")
+
+
+def test_a_model_that_the_task_has_not_is_refused_before_its_rows_are_read(tmp_path: Path, own_cache: Path) -> None:
+    module, runner = tiny_module(tmp_path, NextSentencePrediction()), trainer(tmp_path)
+    with pytest.raises(ConfigError, match="is a llama model, which AutoModelForNextSentencePrediction does not offer"):
+        runner.fit(module, FinetuneData(Rows(items=PLAIN)))
+    assert not stores(own_cache)
 
 
 def test_the_seed_of_the_run_orders_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

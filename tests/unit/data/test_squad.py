@@ -68,6 +68,10 @@ GOOD = {"id": "b", "question": "What?", "answers": []}
         (document({**GOOD, "answers": "It"}), "a.json: row 1 has no list of objects under 'answers'"),
         (document({**GOOD, "answers": [{"text": 4, "answer_start": 0}]}), "a.json: row 1 has an answer with 4 for 'text', not text"),
         (document({**GOOD, "answers": [{"text": "It"}]}), "a.json: row 1 has an answer with None for 'answer_start', not a whole number"),
+        (
+            document({**GOOD, "answers": [{"text": "t", "answer_start": True}]}),
+            "a.json: row 1 has an answer with True for 'answer_start', not a whole number",
+        ),
         (document({**GOOD, "question": "\ud800"}), "a.json: row 1: column 'question' holds half of a surrogate pair"),
         ({"data": []}, "a.json has no rows"),
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,6 +21,15 @@ BASE: dict[str, Any] = {
 LORA = {"class_path": "LoRA", "init_args": {"r": 4}}
 NORMS = {"class_path": "NormTuning"}
 BIASES = {"class_path": "BitFit"}
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Dry = Callable[..., Said]
 
 
 class _Plain(yaml.SafeDumper):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,7 @@ class Made:
     code: int | None
     killed: bool = False
     asked: bool = False
+    forked: float | None = field(default_factory=time.monotonic)
 
     def poll(self) -> int | None:
         if self.code is None and self.killed:

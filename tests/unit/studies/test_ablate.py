@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from ftlab.main import main
 from ftlab.studies.checking import check_values
+from ftlab.studies.runner import HaltError
 from ftlab.studies.spec import StudySpec, parse
 from ftlab.studies.variants import variants
-from tests.unit.studies.files import BASE, BIASES, LORA, NORMS, compose, study
+from tests.unit.studies.files import BASE, BIASES, LORA, NORMS, Dry, compose, study
 
 RATE = "model.optimizer.lr"
 SIZE = {"small": {"model.tuning.r": 4}, "large": {"model.tuning.r": 32}}
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Dry = Callable[..., Said]
-
-
-@pytest.fixture
-def dry(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Dry:
-    """`ftlab ablate --dry-run` of a study in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*options: str, **keys: Any) -> Said:
-        code = main(["ablate", "--config", str(study(tmp_path, **keys)), "--dry-run", *options])
-        return Said(code, *capsys.readouterr())
-
-    return command
 
 
 def test_what_would_run(dry: Dry, tmp_path: Path) -> None:
@@ -70,15 +49,22 @@ def test_what_would_run(dry: Dry, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base.yaml", "study.yaml"]
 
 
-def test_the_cost_comes_from_what_has_run(dry: Dry, tmp_path: Path) -> None:
-    folder = tmp_path / "studies" / "first"
-    folder.mkdir(parents=True)
-    rows = ["state,wall_seconds,cpu_seconds", "complete,60,30", "complete,120,50", "failed,1,1", "complete,,", "pruned,5,5", "pruned,5,5"]
-    (folder / "results.csv").write_text("\n".join(rows), encoding="utf-8")
-    assert dry("--workers", "2").out.splitlines()[-1] == (
-        "cost: about 3.8 minutes, and 3.3 minutes of processor time, for 5 runs; "
-        "from 90 seconds and 40 seconds for each of the 2 that are complete"
-    )
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_study_that_is_stopped_has_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
+    path = study(tmp_path)
+    reported: list[str] = []
+
+    def stop(*given: object, **options: object) -> int:
+        raise HaltError("stopped by SIGINT.", 130)
+
+    def report(name: str, arguments: list[str]) -> int:
+        reported.extend(arguments)
+        return 1 // int(not broken)
+
+    monkeypatch.setattr("ftlab.studies.engine.run_study", stop)
+    monkeypatch.setattr("ftlab.commands.report.run", report)
+    assert main(["ablate", "--config", str(path), "--root", str(tmp_path / "all")]) == 130
+    assert reported == [str(tmp_path / "all" / "first")]
 
 
 def test_one_seed_is_warned_of(dry: Dry, tmp_path: Path) -> None:
@@ -160,6 +146,11 @@ def test_one_seed_is_warned_of(dry: Dry, tmp_path: Path) -> None:
             {"content": {**BASE, "model": {**BASE["model"], "optimizer": None}}, "tune": {"trials": 2, "space": "declared"}},
             2,
             "model.optimizer.lr is set, and nothing names model.optimizer",
+        ),
+        (
+            {"factors": {"model.tuning": ["LoRA", "PromptTuning"]}, "cache_features": True},
+            2,
+            "variant PromptTuning (model.tuning: PromptTuning): cache_features: PromptTuning adds positions to each row",
         ),
     ],
     ids=str,

@@ -118,12 +118,14 @@ def test_one_death_of_the_process_that_forks_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_five_deaths_of_the_process_that_forks_stop_the_study(tmp_path: Path, workers: int) -> None:
+def test_five_deaths_of_the_process_that_forks_stop_the_study(tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     fits = Fits({"*": Orphan})
     with pytest.raises(FtlabError, match="the process that starts trials was killed again and again") as caught:
         run_study(study(tmp_path), tmp_path, workers=workers, start=fits)
     assert (caught.value.exit_code, len(fits.started)) == (6, 5 * workers)
     assert set(states(tmp_path).values()) == {"waiting"}
+    assert caplog.text.count("seed-0: lost, the process that had forked it ended") >= 5
 
 
 def test_what_was_lost_comes_before_what_waits(tmp_path: Path) -> None:

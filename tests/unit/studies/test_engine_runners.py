@@ -153,6 +153,36 @@ def test_another_study_is_not_continued(tmp_path: Path, changes: dict[str, Any],
     assert (tmp_path / "study.yaml").read_text() == kept
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_metric_that_nothing_was_judged_by_can_be_corrected(tmp_path: Path, direction: str) -> None:
+    keys: dict[str, Any] = {"tune": TUNED, "stop": "asha", "retries": 0}
+    with pytest.raises(FtlabError, match="never logged by the first run; it logged: train_loss, .*; correct it in the study"):
+        run_study(study(tmp_path, metric="val_los", **keys), tmp_path, workers=2, start=Fits({"r4/tune-0": "no memory"}))
+    tried = sorted(states(tmp_path).values())
+    corrected = study(tmp_path, metric="val_loss", direction=direction, **keys)
+    assert run_study(corrected, tmp_path, start=(fits := Fits())) == 0
+    assert len(fits.started) == 10, "those that failed too"
+    assert (tried.count("waiting"), set(states(tmp_path).values())) == (4, {"complete"})
+    assert {s.direction.name.lower() for s in opened(corrected, tmp_path)._studies.values()} == {direction}
+    assert table(tmp_path)["r2/tune-0"].cpu_seconds == 1.0, "the attempt before counts"
+
+
+@pytest.mark.parametrize("outcome", ["complete", "pruned", "running"])
+def test_a_metric_that_something_was_judged_by_stays(tmp_path: Path, outcome: Any) -> None:
+    queue = opened(study(tmp_path), tmp_path)
+    claim = queue.claim()
+    assert claim is not None
+    assert outcome == "running" or queue.finish(claim, outcome, {}, 1.0)
+    wrong = (
+        "metric was 'val_loss' and is 'val_f2', which may change only while no trial is complete, pruned or running; undo it, or choose a"
+    )
+    with pytest.raises(ConfigError, match=wrong):
+        run_study(study(tmp_path, metric="val_f2"), tmp_path, start=Fits())
+    if outcome == "running":
+        forget(queue.store)
+        assert run_study(study(tmp_path, metric="val_f2"), tmp_path, start=Fits(metric="val_f2")) == 0
+
+
 def test_a_study_that_is_extended_runs_what_is_new(tmp_path: Path) -> None:
     run_study(study(tmp_path), tmp_path, start=Fits())
     wider = study(tmp_path, seeds=3, factors={"model.tuning.r": [2, 4, 8]})

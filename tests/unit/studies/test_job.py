@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def started(folder: Path, child: Made) -> Job:
 def later(of: Job, seconds: float) -> Ended | None:
     """A look after some time."""
     of._begun -= seconds
+    if of.child is not None and of.child.forked is not None:
+        of.child.forked -= seconds
     of._asked -= seconds
     return of.look()
 
@@ -71,3 +74,23 @@ def test_a_trial_that_nobody_has_asked_has_a_limit(tmp_path: Path) -> None:
     ended = one.look()
     assert ended is not None
     assert (ended.outcome, ended.error) == ("timeout", "it took longer than 1 minutes")
+
+
+def test_a_trial_begins_with_its_fork(tmp_path: Path) -> None:
+    child = Saving(forked=None)
+    one = started(tmp_path, child)
+    assert (later(one, 100), child.killed, one.seconds) == (None, False, 0.0)
+    child.forked = time.monotonic() - 5
+    assert (one.look(), child.killed) == (None, False)
+    child.code = 0
+    ended = one.look()
+    assert ended is not None
+    assert 5 <= ended.seconds < 50
+    assert 5 <= one.queue.store.rdb.get_trial(one.claim.trial).user_attrs["result"]["wall_seconds"] < 50
+
+
+def test_what_never_begins_is_given_up(tmp_path: Path) -> None:
+    child = Saving(forked=None)
+    one = started(tmp_path, child)
+    assert (later(one, 1700), child.killed) == (None, False)
+    assert (later(one, 101), child.killed) == (None, True)

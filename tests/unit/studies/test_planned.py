@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ftlab.studies.engine import run_study
 from ftlab.studies.planned import tuning
 from ftlab.studies.queue import Queue
@@ -16,8 +18,8 @@ from tests.unit.studies.small_study import TUNED, Fits, forget, opened, study, t
 RATE, DECAY = "model.optimizer.lr", "model.optimizer.weight_decay"
 
 
-def drawn(folder: Path, space: dict[str, Any]) -> list[dict[str, object]]:
-    spec = parse(files.study(folder, factors=None, tune={"trials": 5, "space": space}))
+def drawn(folder: Path, space: dict[str, Any], trials: int = 5, seed: int = 1000) -> list[dict[str, object]]:
+    spec = parse(files.study(folder, factors=None, tune={"trials": trials, "space": space, "seed": seed}))
     return [{**one.tuned} for one in tuning(spec, variants(spec)[0])]
 
 
@@ -31,6 +33,14 @@ def test_the_order_of_a_space_changes_nothing(tmp_path: Path) -> None:
     found = drawn(tmp_path, space)
     assert found == drawn(tmp_path, dict(reversed(space.items()))) == drawn(tmp_path, dict(sorted(space.items())))
     assert len({str(one) for one in found}) == 5
+
+
+@pytest.mark.parametrize("seed", range(7, 12))
+def test_a_point_is_not_drawn_twice_and_a_small_space_is_searched_whole(tmp_path: Path, seed: int) -> None:
+    space = {RATE: {"choice": [1e-4, 1e-3, 1e-2]}, "data.batch_size": {"int": [1, 3]}}
+    found = [drawn(tmp_path, space, trials, seed) for trials in (3, 8, 9, 50)]
+    assert [len({str(one) for one in each}) for each in found] == [len(each) for each in found] == [3, 8, 9, 9]
+    assert found[0] == found[1][:3] == found[3][:3]
 
 
 class Near(Fits):

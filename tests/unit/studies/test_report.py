@@ -74,6 +74,34 @@ def test_the_page_is_written_again_while_the_study_runs(
     capsys.readouterr()
 
 
+def test_a_study_that_has_not_begun_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, spec = tmp_path / "s", study(tmp_path)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            run_study(spec, folder, start=Fits())
+
+    monkeypatch.setattr(report, "time", SimpleNamespace(sleep=wait))
+    assert main(["report", str(folder), "--watch"]) == 0
+    assert len(waits) == 4
+    out = capsys.readouterr().out
+    assert out.count(f"{folder} has no study.yaml yet: waiting for the study to begin") == 1
+    assert "has the lowest mean val_loss" in out
+
+
+def test_that_runs_share_hidden_states_is_said_beside_what_they_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = "cache_features: the first run of a kind computes the hidden states for all"
+    for name, cached in (("plain", False), ("cached", True)):
+        run_study(study(tmp_path, cache_features=cached), tmp_path / name, start=Fits())
+        assert main(["report", str(tmp_path / name)]) == 0
+        assert (sentence in capsys.readouterr().out) is cached
+        assert (tmp_path / name / "report.html").read_text().count(sentence) == 2 * cached
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -107,7 +135,9 @@ def test_variants_are_compared_over_the_items_whose_predictions_were_kept(tmp_pa
     rest = "r4" if best == "r2" else "r2"
     capsys.readouterr()
     assert main(["report", str(folder), "--items", "label", "--truth", "right"]) == 0
-    assert "Over test items nothing is compared: 0 variants kept predictions, not the best one." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Over test items nothing is compared: 0 of 2 variants have predictions" in out
+    assert "Let `ftlab predict` write them, and copy predictions.jsonl into the folder of each run" in out
     answers = {name: [[(2 * seed + row) % wrong != 0 for row in range(40)] for seed in (0, 1)] for name, wrong in ((best, 9), (rest, 2))}
     for name, seeds in answers.items():
         for seed, right in enumerate(seeds):

@@ -11,7 +11,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ftlab.studies.report.digest import Digest
+from ftlab.studies.report.escaping import latex, markdown
 from ftlab.studies.report.factors import parts
+from ftlab.studies.report.findings import findings
+from ftlab.studies.report.paper import latex_table, markdown_table
 from tests.unit.studies.tables import table
 
 LEVELS = ("whole", "without-a", "without-b", "without-c", "only-a", "only-b", "only-c")
@@ -39,6 +42,15 @@ def test_all_comparisons_of_a_knock_out_are_corrected_together(tmp_path: Path) -
         sentence = said[2 * (place % 3) + place // 3]
         assert f"{one} against {other}" in sentence
         assert f"p {alone[place]:.2g}, {together[place]:.2g} by Holm" in sentence
+
+
+def test_what_the_parts_add_is_among_what_was_found(tmp_path: Path) -> None:
+    made = digest(scores(), tmp_path)
+    sentences = [entry["text"] for entry in parts(made)]
+    assert len(sentences) == 3
+    assert [text for text in findings(made) if text in sentences] == sentences
+    for table_of, escape in ((markdown_table, markdown), (latex_table, latex)):
+        assert all(escape(text) in table_of(made) for text in sentences)
 
 
 def test_a_gain_has_the_sign_that_makes_more_of_it_better(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ftlab.errors import SecurityError
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.digest import Digest
 from ftlab.studies.report.page import page
+from ftlab.studies.report.repeat import commands
 from tests.unit.studies import synthetic
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`=1+1\x1b[31m\u202e<!--"
@@ -132,14 +133,28 @@ def test_what_is_needed_to_repeat_it(tmp_path: Path) -> None:
         "# ftlab ablate --config study.yaml --plugin mine.py\nname: s\nkey: hf_abcdefghijklmnopqrstuvwxyz\n"
     )
     content = page(Digest("s", "val_loss", "minimize", tmp_path, tuple(records)))
-    assert "ftlab ablate --config study.yaml --plugin mine.py<" in content
-    assert "ftlab fit --config runs/LoRA/seed-1/config.yaml --run.root again --plugin mine.py<" in content
+    seen = "/".join(tmp_path.parts[-2:])  # the runs have not written down where they were kept
+    assert f"ftlab ablate --config {seen}/study.yaml --root again --plugin mine.py<" in content
+    assert f"ftlab fit --config {seen}/runs/LoRA/seed-1/config.yaml --run.root again --plugin mine.py<" in content
+    assert "Commands are for the folder in which the study was begun" in content
     assert "commit c0ffee, with changes that are not committed" in content
     assert "<dd>d1d1</dd>" in content
     assert "1 runs: torch 2.0" in content
     assert "1 runs: torch 2.1" in content
     assert "hf_abc" not in content
     assert 'http-equiv="refresh"' not in content
+
+
+def test_commands_are_for_the_folder_where_the_study_was_begun(tmp_path: Path) -> None:
+    records = synthetic.records(tmp_path, {"model.tuning": ("LoRA",)}, seeds=2, tuning=0, steps=1)
+    (tmp_path / "study.yaml").write_text("# ftlab ablate --config study.yaml --plugin sub/mine.py\nname: s\n")
+    (tmp_path / records[0].folder / "config.yaml").write_text("run: {root: 7}")
+    (tmp_path / records[1].folder / "config.yaml").write_text("run: {root: out/my studies/s/runs}")
+    found = commands(Digest("s", "val_loss", "minimize", tmp_path, tuple(records)))
+    assert found.study == "ftlab ablate --config 'out/my studies/s/study.yaml' --root again --plugin sub/mine.py"
+    assert found.trial("runs/LoRA/seed-1") == (
+        "ftlab fit --config 'out/my studies/s/runs/LoRA/seed-1/config.yaml' --run.root again --plugin sub/mine.py"
+    )
 
 
 @pytest.mark.parametrize("place", ["../../elsewhere", "/etc", "runs/../../x"])

@@ -130,6 +130,12 @@ def test_the_cost_stands_beside_the_score() -> None:
     assert (found.peak_memory, found.trainable_params) == (300, 7)
 
 
+def test_one_seed_that_paid_for_what_all_share_does_not_move_the_cost() -> None:
+    records = [trial("a", seed, 0.5, cpu_seconds=cpu, wall_seconds=2 * cpu) for seed, cpu in enumerate((50.0, 10.0, 11.0))]
+    (found,) = summarise(records)
+    assert (found.seed_cpu_seconds, found.wall_seconds, found.total_cpu_seconds) == (11.0, 22.0, 71.0)
+
+
 def test_a_cost_that_nobody_measured_is_none() -> None:
     (found,) = summarise(table({"a": FIVE}))
     assert (found.seed_cpu_seconds, found.total_cpu_seconds, found.peak_memory, found.tuning_cpu_seconds) == (None, None, None, None)

@@ -88,5 +88,20 @@ def test_what_a_run_said_is_its_own_and_harmless(tmp_path: Path) -> None:
     sentence, tail = said(log, start)
     assert sentence == "the key api_key <removed>� is wrong."
     assert (len(tail), tail[-1], tail[-3]) == (20, "last", "�[2J�")
-    assert said(log, log.stat().st_size) == ("it said nothing", [])
-    assert said(tmp_path / "absent", 0) == ("it said nothing", [])
+    assert said(log, log.stat().st_size) == ("it said nothing of it", [])
+    assert said(tmp_path / "absent", 0) == ("it said nothing of it", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("validation: 144 rows\n└────┴────┘\n", "it said nothing of it"),
+        ("Epoch 0:  50%|█████     | 30/60\rEpoch 0:  51%|█████     | 31/60", "it said nothing of it"),
+        ('x\nTraceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: 1\n2\n└──┘\n', "ValueError: 1"),
+        ('Traceback (most recent call last):\nKeyError: 1\n\nTraceback (most recent call last):\n  File "a"\nOSError: 2', "OSError: 2"),
+        ("Traceback (most recent call last):\nKeyError: 1\nftlab: error: no such key.\nbye\n", "no such key."),
+    ],
+)
+def test_the_reason_is_never_a_line_that_happens_to_be_the_last(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "log").write_text(text)
+    assert said(tmp_path / "log", 0)[0] == sentence

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from ftlab.main import main
+from ftlab.studies.spec import parse
+from ftlab.studies.sweep import write_sweep
 from tests.unit.studies.files import study
 
 
@@ -30,6 +32,14 @@ def test_a_typo_is_found_before_anything_is_written(
     assert sentence in told
     assert len(told.splitlines()) == 1
     assert not (tmp_path / "studies").exists()
+
+
+def test_null_is_written_as_the_agent_must_say_it(tmp_path: Path) -> None:
+    choices = [None, 0.5, ["a", None]]
+    file = study(tmp_path, factors=None, tune={"trials": 1, "space": {"trainer.gradient_clip_val": {"choice": choices}}})
+    spec = parse(file)
+    written = yaml.safe_load(write_sweep(spec, tmp_path / "sweep").read_text())
+    assert written["parameters"]["trainer.gradient_clip_val"]["values"] == ["null", 0.5, '["a", null]']
 
 
 def test_what_is_right_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -212,6 +212,19 @@ def test_a_trial_that_hangs_is_killed_with_what_it_started(warm: Warm, tmp_path:
     child.kill()  # nothing is left to kill
 
 
+def test_a_trial_begins_when_it_is_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    with Warm() as warm:
+        child = warm.start(["--version"], tmp_path / "log")
+        child.kill()  # while the process that should fork it still imports
+        assert (ended(child), child.cpu_seconds(), child.forked) == (-signal.SIGKILL, None, None)
+        asked = time.monotonic()
+        child = warm.start(["--version"], tmp_path / "log")
+        assert (child.forked, ended(child)) == (None, 0)
+        assert child.forked is not None
+        assert asked + 0.5 < child.forked < time.monotonic(), "it waited for the imports"
+
+
 def test_a_log_that_cannot_be_written(warm: Warm, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -37,7 +38,7 @@ from ftlab.tasks.segments_frame import frame_of
 from ftlab.testing.models import tiny_model_folder
 from ftlab.testing.tokenizer import byte_tokenizer
 from tests.unit.backbones import configured, gradients, widened
-from tests.unit.training import trainer
+from tests.unit.training import tiny_module, trainer
 
 KNOWN = byte_tokenizer(pairs=True, segments=True)
 DOCUMENTS = [
@@ -117,6 +118,25 @@ def test_a_document_of_one_sentence_is_masked_and_no_pair_is_scored_in_it(tmp_pa
     assert record["loss"] is not None
 
 
+def test_documents_of_one_sentence_alone_have_no_pair_to_score(tmp_path: Path) -> None:
+    alone = [["one two three"], ["red green"]]
+    for labelled in (True, False):
+        rows = [(i, {"text": sentences[0]}) for i, sentences in enumerate(alone)]
+        task = BertPretraining()
+        if labelled:
+            with pytest.raises(DataError, match=r"no document has more than one sentence.*give the split longer documents, or set model"):
+                list(task.encode(rows, KNOWN, 40, labelled))
+        else:
+            assert len(list(task.encode(rows, KNOWN, 40, labelled))) == 2
+    assert not list(BertPretraining(empty="skip").encode([(0, {"text": " "})], KNOWN, 40, labelled=True))  # which the data module tells
+    module = tiny_module(tmp_path, BertPretraining(nsp_weight=0.0, mask_share=0.5), "bert")
+    (figures,) = trainer(tmp_path).validate(module, datamodule=data_of(alone), verbose=False)
+    assert figures["val_loss"] == figures["val_loss_mlm"] > 0
+    assert math.isnan(figures["val_loss_nsp"])
+    assert math.isnan(figures["val_nsp_accuracy"])
+    assert 0 <= figures["val_mlm_accuracy"] <= 1
+
+
 def test_a_single_document_needs_the_sentence_order() -> None:
     with pytest.raises(DataError, match="single document"):
         stored(BertPretraining(), DOCUMENTS[:1])
@@ -155,7 +175,8 @@ def test_nothing_scored_is_a_loss_of_zero_that_depends_on_the_model(tmp_path: Pa
 
 def test_weights_are_those_of_the_heads() -> None:
     assert BertPretraining(mlm_weight=0.5, nsp_weight=2.0).weights() == {"mlm": 0.5, "nsp": 2.0}
-    for fields in ({"mlm_weight": -1.0}, {"mlm_weight": 0.0, "nsp_weight": 0.0}):
+    bad = ({"mlm_weight": -1.0}, {"mlm_weight": 0.0, "nsp_weight": 0.0}, {"nsp_weight": math.nan}, {"mlm_weight": math.nan})
+    for fields in (*bad, {"nsp_weight": math.inf}):
         with pytest.raises(ConfigError, match=r"mlm_weight is .* and nsp_weight .*; neither may be below 0"):
             BertPretraining(**fields)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="mask_share is 0"):

@@ -49,6 +49,24 @@ def outputs_of(task: SequenceClassification, rows: Sequence[Row] = ROWS) -> tupl
         return task.forward(classifier, batch), classifier(**batch.inputs).logits
 
 
+def test_a_row_that_is_skipped_has_no_weight() -> None:
+    rows: list[Row] = [{"text": t, "label": label} for t, label in (("a", "x"), ("", "x"), (" ", "x"), ("b", "y"))]
+    assert bound(SequenceClassification(class_weights="balanced", empty="skip"), rows).class_weights == [1.0, 1.0]
+
+
+def test_an_order_is_of_the_labels_that_occur() -> None:
+    rows: list[Row] = [{"text": "a", "label": stars} for stars in (5, 1, 3)]
+    task = bound(SequenceClassification(kind="ordinal"), rows)
+    assert task.labels == ["1", "3", "5"]
+    assert [e["label"] for e in encode(task, rows)] == [2, 0, 1]
+
+
+def test_several_labels_of_two_kinds() -> None:
+    task = SequenceClassification(kind="multi", labels=["a", "b"])
+    with pytest.raises(DataError, match="row 1 has the label 1 while others, from row 0, are names"):
+        encode(task, [{"text": "a", "label": ["a"]}, {"text": "b", "label": [1]}])
+
+
 def test_balanced_weights_are_scikit_learns() -> None:
     task = bound(SequenceClassification(labels=NAMES, class_weights="balanced"), ROWS)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(IDS))
@@ -132,7 +150,7 @@ def test_an_order_must_be_said_where_names_do_not_tell() -> None:
     with pytest.raises(DataError, match="whose order nobody can tell"):
         bound(SequenceClassification(kind="ordinal"), ROWS)
     assert bound(SequenceClassification(kind="ordinal"), [{"label": "10"}, {"label": "9"}]).labels == ["9", "10"]
-    assert bound(SequenceClassification(kind="ordinal"), [{"label": 0}, {"label": 2}]).labels == ["0", "1", "2"]
+    assert bound(SequenceClassification(kind="ordinal"), [{"label": 0}, {"label": 2}]).labels == ["0", "2"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])

@@ -22,8 +22,9 @@ def test_the_set_of_labels(values: list[object], labels: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([0, 1, "a"], "row 2 has the label 'a' while others are whole numbers"),
-        (["a", 3], "row 0 has the label 'a' while others are whole numbers"),
+        ([0, 1, "a"], "row 2 has the label 'a' while others, from row 0, are whole numbers"),
+        (["a", 3], "row 1 has the label 3 while others, from row 0, are names"),
+        ([0, 1, 3000], "row 2 has the label 3000, which as an id makes 3001 labels, of which 2998 have no training row; name another"),
         ([0, -1], "row 1 has the label -1; ids are counted from 0"),
         (["a", 1.5], "row 1 has the label 1.5;"),
         (["a", "a"], "the training rows have the labels ['a']"),
@@ -35,6 +36,15 @@ def test_labels_that_make_no_set(values: list[object], said: str) -> None:
     with pytest.raises(DataError) as caught:
         collect(enumerate(values))
     assert said in str(caught.value)
+
+
+def test_ids_without_a_row_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert collect(enumerate([5, 1, 4])) == ("0", "1", "2", "3", "4", "5")
+    assert "3 of 6 label ids have no training row, such as 0" in caplog.text
+    caplog.clear()
+    assert collect(enumerate([5, 1, 4]), gaps=False) == ("1", "4", "5")
+    assert collect(enumerate([0, 1])) == ("0", "1")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
@@ -73,7 +83,7 @@ def test_what_is_no_flag(value: object) -> None:
         flag_of(value, "x", 4)
 
 
-@pytest.mark.parametrize("value", ["many", "nan", float("inf"), [1], None])
+@pytest.mark.parametrize("value", ["many", "nan", float("inf"), [1], None, True])
 def test_what_is_no_number(value: object) -> None:
     with pytest.raises(DataError, match=r"row 4, column 'x' holds .*, not a finite number"):
         number_of(value, "x", 4)

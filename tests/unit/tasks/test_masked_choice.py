@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import ftlab
 from ftlab.batch import IGNORE
 from ftlab.errors import ConfigError
 from ftlab.rows import Stored
 from ftlab.tasks.masked_lm import MaskedLM
-from ftlab.tasks.masking import _spans, tokens_of
+from ftlab.tasks.masking import _spans, pool_of, tokens_of
 from ftlab.testing.tokenizer import byte_tokenizer
 
 TEXT = "Unbelievable restructurings happened yesterday, while extraordinary metamorphoses were unquestionably postponed again. " * 3
@@ -87,6 +87,22 @@ def test_special_tokens_are_never_masked_nor_drawn(unit: str) -> None:
         assert (shown["mlm"][special] == IGNORE).all()
         assert np.array_equal(shown["input_ids"][special], example["input_ids"][special])
         assert not np.isin(shown["input_ids"][~special], known.all_special_ids).any()
+
+
+def test_a_special_token_without_a_role_is_special_and_a_new_token_is_not() -> None:
+    known = AutoTokenizer.from_pretrained(Path(ftlab.__file__).parent / "assets" / "tiny-bert")
+    known.add_tokens([AddedToken("[Y]", special=True), "newtoken"])
+    role, new = (known.get_vocab()[token] for token in ("[Y]", "newtoken"))
+    task, fates = MaskedLM(mask_share=0.9, mask_token_share=0.0, random_share=1.0), set()
+    for example, shown in drawn(task, ["one [Y] two newtoken three"], known, 50):
+        place = example["input_ids"] == role
+        assert place.sum() == 1
+        assert (shown["mlm"][place] == IGNORE).all()
+        fates.add(shown["mlm"][example["input_ids"] == new].item())
+    assert fates == {IGNORE, new}
+    pool = pool_of(known)
+    assert new in pool.ordinary
+    assert role not in pool.ordinary
 
 
 @pytest.mark.parametrize(("mask", "random", "kept"), [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.25, 0.25)])

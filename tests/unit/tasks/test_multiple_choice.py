@@ -128,8 +128,9 @@ def test_accuracy_does_not_depend_on_the_batches(tmp_path: Path, size: int) -> N
 
 
 def test_a_label_may_be_the_text_of_a_choice() -> None:
-    rows: list[Row] = [{"question": "a", "choices": ["x", "1"], "label": v} for v in ("x", "1", 1, "0")]
-    assert collate(MultipleChoice(), rows).labels["choice"].tolist() == [0, 1, 1, 0]
+    for values, places in ((("x", "1", "0"), [0, 1, 0]), ((1, 0), [1, 0])):
+        rows: list[Row] = [{"question": "a", "choices": ["x", "1"], "label": v} for v in values]
+        assert collate(MultipleChoice(), rows).labels["choice"].tolist() == places
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,7 @@ def test_a_label_may_be_the_text_of_a_choice() -> None:
         ({"label": -1}, "row 1 has the label -1"),
         ({"label": True}, "row 1 has the label True"),
         ({"label": "nothing"}, "row 1 has the label 'nothing'"),
+        ({"choices": ["a", "b", "c"], "label": "b"}, "row 1 has the label 'b' while others, from row 0, are whole numbers"),
         ({"choices": ["a", "b", "a"], "label": "a"}, "row 1 has the choice 'a' twice"),
         ({"label": None}, "row 1, column 'label' is empty"),
         ({"question": " "}, "row 1, column 'question' has no text"),
@@ -154,6 +156,11 @@ def test_rows_that_cannot_be_used(row: Row, said: str) -> None:
     with pytest.raises(DataError) as caught:
         stored(MultipleChoice(), [ROWS[0], {**ROWS[1], **row}])
     assert said in str(caught.value)
+
+
+def test_a_first_row_that_is_skipped_does_not_count() -> None:
+    skipped = {**ROWS[0], "question": " ", "choices": ["a", "b"]}
+    assert MultipleChoice(empty="skip").bind(lambda: enumerate([skipped, *ROWS])).choices == 3
 
 
 def test_a_first_row_without_a_choice() -> None:

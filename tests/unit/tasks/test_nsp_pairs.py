@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,6 +173,19 @@ def test_documents_that_say_the_same_give_no_false_wrong_pair() -> None:
     assert {label for epoch in range(5) for *_, label in drawn(PLAIN, stored, epoch)} == {0}  # there is no other one
 
 
+@pytest.mark.parametrize(
+    "document",
+    [["red fox", "red fox"], ["abcdefghijklmnopqrstuvwxyz"] * 2, ["ab" * 19, "ab" * 10]],
+    ids=["equal", "equal until they are cut", "equal once they are cut"],
+)
+def test_two_segments_that_are_equal_have_one_order(document: list[str]) -> None:
+    task = NextSentencePrediction(negatives="order", short_share=0.0)
+    _, stored = encode(task, [document])
+    pairs = [pair for epoch in range(40) for pair in drawn(task, stored, epoch)]
+    assert {label for first, second, label in pairs if first == second or document[0] == document[1]} == {0}
+    assert {label for *_, label in pairs} == ({0} if document[0] == document[1] else {0, 1})
+
+
 def test_short_pairs_are_of_fewer_sentences() -> None:
     _, stored = encode(NextSentencePrediction(short_share=1.0), corpus(), limit=103)
     short, full = (
@@ -228,7 +243,9 @@ def test_a_document_without_a_sentence_is_named_or_counted(caplog: pytest.LogCap
 
 
 def test_a_single_document_has_no_other_one() -> None:
-    with pytest.raises(DataError, match=r"a single document to make pairs from.*set negatives to order"):
+    with pytest.raises(
+        DataError, match=r"a single document to make pairs from.*give the split more documents, or set model\.task\.negatives"
+    ):
         encode(PLAIN, [["ab", "cd", "ef"]])
     with pytest.raises(DataError, match=r"a single document to make pairs from"):
         encode(PLAIN, [["ab", "cd", "ef"], ["alone"]])
@@ -243,6 +260,8 @@ def test_a_single_document_has_no_other_one() -> None:
         ({"next_share": 0.0}, "next_share is 0; it must be above 0 and below 1"),
         ({"next_share": 1.0}, "next_share is 1"),
         ({"short_share": 1.5}, "short_share is 1.5; it must be from 0 to 1"),
+        ({"language": "de"}, "language is de while sentences is lines, which asks for no language; set sentences to split or leave"),
+        ({"language": "", "sentences": "split"}, "language is empty; write the code of a language, such as en"),
     ],
 )
 def test_settings_that_cannot_be_meant(fields: dict[str, object], said: str) -> None:
@@ -269,6 +288,19 @@ def test_sentences_are_split_by_sentencex() -> None:
     ends = [[0, *e["ends"]] for e in examples]  # type: ignore[misc]
     pieces = [[text[a:b] for a, b in pairwise(places)] for text, places in zip(whole, ends, strict=True)]
     assert pieces == [["Mr. Smith came.", "He left at 5 p.m. yesterday!", "Why?"], ["One.", "Two."]]
+
+
+def test_a_language_that_sentencex_has_no_rules_for_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(segments_text, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "sentencex", SimpleNamespace(segment=lambda language, text: [f"{language} {text}"]))
+    segments_text._warn_of.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert [segments_text.splitter(code)("a. b.") for code in ("de", "qq", "qq")] == [["de a. b."], ["qq a. b."], ["qq a. b."]]
+    (said,) = caplog.messages
+    assert said.startswith(
+        "model.task.language is qq, for which sentencex has no rules of its own, so it takes those of a related language"
+    )
+    assert said.endswith("it has rules for " + ", ".join(segments_text._LANGUAGES))
 
 
 def test_without_sentencex_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForQuestionAnswering
 
 from ftlab.callbacks.predictions import PredictionWriter
 from ftlab.data.datamodule import FinetuneData
 from ftlab.data.sources.in_memory import Rows
+from ftlab.errors import ConfigError
 from ftlab.tasks.answers import best_spans
 from ftlab.tasks.question_answering import QuestionAnswering
+from ftlab.testing.models import tiny_config
 from tests.unit.tasks.asking import BYTES, LONG, collate, encode, model, question, questions
 from tests.unit.training import tiny_module, trainer
 
@@ -127,7 +130,8 @@ def test_windows_give_what_the_whole_context_gives_where_context_does_not_matter
 def records(null: float, *scores: float) -> list[dict[str, object]]:
     """Two windows whose spans have these scores."""
     spans = [(i, i + 1, score, f"t{i}") for i, score in enumerate(scores)]
-    return [{"id": "a", "null": null, "spans": spans[:1]}, {"id": "a", "null": null + 5, "spans": spans[1:]}]
+    shared: dict[str, object] = {"id": "a", "windows": 2}
+    return [{**shared, "null": null, "spans": spans[:1]}, {**shared, "null": null + 5, "spans": spans[1:]}]
 
 
 @pytest.mark.parametrize(("threshold", "text"), [(0.0, ""), (1.0, ""), (1.5, "t1"), (9.0, "t1")])
@@ -145,9 +149,47 @@ def test_an_answer_is_always_predicted_where_there_is_always_one() -> None:
     assert merged["text"] == "t1"
 
 
+@pytest.mark.parametrize("unanswerable", [False, True])
+def test_questions_of_which_not_all_windows_were_run_are_not_scored(unanswerable: bool) -> None:
+    task, answering = QuestionAnswering(unanswerable=unanswerable), model()
+    rows = [question("Ada met Bo.", "Ada", number=0), question(LONG, "lazy dog", number=1)]
+    short, *long = task.predict(answering, collate(task, encode(task, rows, limit=40)))
+    assert len(long) > 3
+    whole, part = task.merge(long), task.merge(long[:2])
+    assert "unseen_windows" not in whole
+    assert part["unseen_windows"] == len(long) - 2
+    alone = task.score([(0, task.merge([short]))], [(0, rows[0])])
+    assert task.score([(0, task.merge([short])), (1, part)], list(enumerate(rows))) == alone
+    figures = task.score([(1, part)], list(enumerate(rows)))
+    assert figures.keys() == {"exact_match", "f1"}
+    assert all(map(math.isnan, figures.values()))
+
+
+def test_a_validation_that_ends_within_the_first_question_has_a_loss_and_no_figure(tmp_path: Path) -> None:
+    rows = [question(LONG, "lazy dog", number=i) for i in range(3)]
+    data = FinetuneData(Rows(items={"val": rows}), val_split="val", eval_batch_size=2, max_length=40)  # type: ignore[dict-item]
+    runner = trainer(tmp_path, limit_val_batches=1)
+    (figures,) = runner.validate(tiny_module(tmp_path, QuestionAnswering(), "bert"), datamodule=data, verbose=False)
+    assert figures["val_loss"] > 0
+    assert math.isnan(figures["val_exact_match"])
+    assert math.isnan(figures["val_f1"])
+
+
+@pytest.mark.parametrize(("family", "fits"), [("bert", True), ("gpt2", False), ("llama", False)])
+def test_a_first_token_that_sees_nothing_cannot_stand_for_no_answer(family: str, fits: bool) -> None:
+    answering = AutoModelForQuestionAnswering.from_config(tiny_config(family))
+    QuestionAnswering().check(answering)
+    if fits:
+        QuestionAnswering(unanswerable=True).check(answering)
+        return
+    said = r"model\.task\.unanswerable is true, but the first token of a \w+ForQuestionAnswering.* sees no other; choose an encoder such as"
+    with pytest.raises(ConfigError, match=said):
+        QuestionAnswering(unanswerable=True).check(answering)
+
+
 @pytest.mark.parametrize("scores", [(1.0, 2.0), (2.0, 1.0)])
 def test_a_span_that_two_windows_show_is_listed_once(scores: tuple[float, ...]) -> None:
-    windows = [{"id": "a", "null": 0.0, "spans": [(3, 4, score, "x")]} for score in scores]
+    windows = [{"id": "a", "null": 0.0, "spans": [(3, 4, score, "x")], "windows": 2} for score in scores]
     merged: Any = QuestionAnswering().merge(windows)
     assert [s["score"] for s in merged["n_best"]] == [2.0]
 

@@ -1,6 +1,7 @@
 """Rows of question answering that cannot be used, and those that can after all."""
 
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -32,12 +33,17 @@ GOOD = question("Ada met Bo.", "Bo", number=9)
             {"answers": {"text": ["Bo"], "answer_start": []}},
             "row 1, column 'answers' holds {'text': ['Bo'], 'answer_start': []}; give {text:",
         ),
+        (
+            {"answers": {"text": ["d"], "answer_start": [True]}},
+            "row 1, column 'answers' holds {'text': ['d'], 'answer_start': [True]}; give",
+        ),
         ({"answers": ["Bo"]}, "row 1, column 'answers' holds ['Bo']; give {text:"),
         ({"answers": {"text": "Bo", "answer_start": 8}}, "row 1, column 'answers' holds"),
         ({"question": " "}, "row 1, column 'question' has no text"),
         ({"context": ""}, "row 1, column 'context' has no text"),
         ({"id": ""}, "row 1, column 'id' is empty; give every question an id"),
         ({"id": 2.5}, "row 1, column 'id' holds float 2.5"),
+        ({"id": True}, "row 1, column 'id' holds bool True"),
         ({"question": "why " * 20}, "row 1 has a question of 82 tokens with the special ones, which leaves none of the 64"),
     ],
 )
@@ -115,6 +121,8 @@ def test_windows_that_do_not_get_on() -> None:
         ({"max_answer_tokens": 0}, "max_answer_tokens is 0"),
         ({"stride": -1}, "stride is -1; it must be at least 0"),
         ({"null_threshold": 2.0}, "null_threshold is 2 while unanswerable is false"),
+        ({"null_threshold": math.nan, "unanswerable": True}, "null_threshold is nan; it must be a finite number"),
+        ({"null_threshold": -math.inf, "unanswerable": True}, "null_threshold is -inf; it must be a finite number"),
     ],
 )
 def test_fields_that_contradict_each_other(fields: dict[str, Any], said: str) -> None:

@@ -251,6 +251,9 @@ def test_scores_are_asked_for_only_where_they_are_used() -> None:
         ({"temperature": 0.0}, "model.task.temperature is 0.0"),
         ({"score_scale": math.inf}, "model.task.score_scale is inf"),
         ({"symmetric": True}, "symmetric is true while loss is cosine"),
+        ({"temperature": 0.1}, "temperature is 0.1 while loss is cosine; it is for loss contrastive"),
+        ({"score_scale": 5.0, "loss": "contrastive"}, "score_scale is 5.0 while loss is contrastive; it is for loss cosine"),
+        ({"score_column": "rating", "loss": "contrastive"}, "score_column is rating while loss is contrastive"),
     ],
 )
 def test_fields_that_mean_nothing(fields: dict[str, Any], said: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -177,3 +178,6 @@ def test_sentences_of_which_not_all_windows_were_run_are_not_scored() -> None:
     part: list[tuple[int, dict[str, object]]] = [(0, {"tags": ["B-per", "O"]}), (1, {"tags": ["B-loc"]})]
     figures = task.score(part, [(0, ROW), (1, {"tokens": ["Rome"], "tags": ["B-loc"]})])
     assert (figures["accuracy"], figures["recall"]) == (1.0, 1.0)
+    none = task.score(part[:1], [(0, ROW)])
+    assert none.keys() == figures.keys()
+    assert all(map(math.isnan, none.values()))  # an F1 of 0 would be that of a model that finds nothing

@@ -22,6 +22,11 @@ def test_labels_come_from_the_training_rows() -> None:
     assert (options["num_labels"], options["id2label"]) == (3, {0: "O", 1: "B-a", 2: "I-a"})
 
 
+def test_tags_of_two_kinds() -> None:
+    with pytest.raises(DataError, match="row 0 has the label 1 while others, from row 0, are names"):
+        encode(TokenClassification(labels=LABELS), [{**ROW, "tags": ["O", 1, "O", "O"]}])
+
+
 def test_ids_stand_for_labels_that_are_named() -> None:
     (example,) = encode(TokenClassification(labels=LABELS), [{**ROW, "tags": [LABELS.index(tag) for tag in TAGS]}])
     assert example == encode(TokenClassification(labels=LABELS), [ROW])[0]
@@ -68,7 +73,7 @@ def test_a_repaired_row_is_scored_by_its_repaired_tags() -> None:
             "row 1 has the tag 'per', but with scheme bio a tag is O and B-type, I-type;",
         ),
         (TokenClassification(), {**ROW, "tags": [0] * 4}, "row 1 has the tag 0, but with scheme bio"),
-        (TokenClassification(scheme="none"), {**ROW, "tags": [0] * 4}, "row 0 has the label 'B-per' while others are whole numbers"),
+        (TokenClassification(scheme="none"), {**ROW, "tags": [0] * 4}, "row 1 has the label 0 while others, from row 0, are names"),
     ],
 )
 def test_rows_that_cannot_be_used(task: TokenClassification, row: Row, said: str) -> None:

@@ -72,6 +72,11 @@ def test_what_cannot_be_checked_is_one_sentence(capsys: pytest.CaptureFixture[st
     assert error.startswith("ftlab: error: ")
 
 
+def test_a_check_of_several_kinds_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "LoRA", "--only", "zzz"]) == 2
+    assert capsys.readouterr().err.count(" contract,") == 1
+
+
 def test_the_matrix_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix, "DECODERS", ("llama", "gpt2"))
     monkeypatch.setattr(matrix, "FAMILIES", ("bert",))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ftlab import registry
 from ftlab.errors import ConfigError
 from ftlab.main import main
-from ftlab.tasks.sentence_embedding import SentenceEmbedding
+from ftlab.rows import Examples, Key, Stored
+from ftlab.tasks.bert_pretraining import BertPretraining
 from ftlab.testing import DataConformance, TaskConformance
 from ftlab.testing.conformance import OF_KIND
 from ftlab.testing.conformance.making import find
@@ -38,6 +42,24 @@ class TestSoundSource(DataConformance):
     files = SoundSource.sample.files
 
 
+@dataclass(frozen=True, kw_only=True)
+class Silent(SoundTask):
+    """Cannot say what it fails."""
+
+    def fails(self, model: nn.Module) -> Mapping[str, str]:
+        raise KeyError("pooler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasksTheEnd(BertPretraining):
+    """Masks the token that ends a row, and asks for it."""
+
+    def draw(self, examples: Examples, index: int, key: Key, tokenizer: PreTrainedTokenizerBase) -> Stored:
+        shown = {name: array.copy() for name, array in super().draw(examples, index, key, tokenizer).items()}
+        shown["mlm"][-1], shown["input_ids"][-1] = shown["input_ids"][-1], tokenizer.mask_token_id
+        return shown
+
+
 @pytest.mark.parametrize("plugin", [pytest.param(p, id=p.name, marks=[] if p.name in QUICK else pytest.mark.slow) for p in BUILT_IN])
 def test_every_task_and_source_of_ftlab_passes(plugin: registry.Plugin, tmp_path: Path) -> None:
     verdicts = Suite(opened(*find(plugin.class_path), Wanted(root=tmp_path, fields={}))).run()
@@ -53,11 +75,43 @@ def test_every_check_says_what_must_hold_and_which_bug_it_stands_for(kind: str) 
         assert set(check.needs) | set(check.beside) <= set(OF_KIND[kind])
 
 
-def test_in_batch_negatives_are_declared_and_nothing_else_is_found(tmp_path: Path) -> None:
-    task, why = SentenceEmbedding(loss="contrastive"), "the other pairs of a batch are wrong answers"
-    suite = Suite(TaskSubject(task=task, rows=task.sample.rows, root=tmp_path, chosen="llama", fails={"split_batches": why, "heads": ""}))
-    assert suite.verdict("split_batches").state == "declared"
-    assert [suite.verdict(name).state for name in ("padding", "neighbours", "unscored", "metrics")] == ["passed"] * 4
+@pytest.mark.parametrize(
+    ("words", "declared"),
+    [
+        ("SentenceEmbedding --pooling last --family llama", []),
+        ("SentenceEmbedding --loss contrastive", ["split_batches", "heads"]),
+        ("SequenceClassification --class_weights balanced", ["hf_loss"]),
+        ("SequenceClassification --kind ordinal", ["hf_loss"]),
+        ("SequenceClassification --label_smoothing 0.1", ["hf_loss"]),
+        ("SequenceClassification --class_weights [1,1,1]", []),
+        ("BertPretraining --family albert", []),
+        ("MaskedLM --family albert", []),
+    ],
+)
+def test_what_a_task_cannot_pass_depends_on_its_fields_and_the_model(
+    words: str, declared: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *words.split(), "--format", "json"]) == 0
+    states = {c["check"]: c["state"] for c in json.loads(capsys.readouterr().out)["checks"]}
+    assert [name for name, state in states.items() if state == "declared"] == declared
+
+
+def test_a_family_that_the_task_refuses_is_told_by_the_check_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "NextSentencePrediction", "--family", "albert"]) == 2
+    told = capsys.readouterr().out
+    assert "binds_once      failed          no tiny albert model does for the task: " in told
+    assert "1 failed" in told
+
+
+def test_a_task_that_cannot_say_what_it_fails_breaks_its_contract(tmp_path: Path) -> None:
+    verdicts = Suite(TaskSubject(task=Silent(), rows=ROWS, root=tmp_path)).run()
+    assert {v.state for v in verdicts[1:]} == {"not run"}
+    assert verdicts[0].reason == "KeyError: 'pooler'"
+
+
+def test_a_special_token_is_not_to_be_guessed_where_a_draw_makes_the_rows(tmp_path: Path) -> None:
+    suite = Suite(TaskSubject(task=MasksTheEnd(), rows=BertPretraining.sample.rows, root=tmp_path))
+    assert suite.verdict("special_tokens").reason == "of example 0, 'mlm' asks for the special tokens [2] behind mask tokens"
 
 
 def test_too_few_rows_are_refused_with_what_to_do(tmp_path: Path) -> None:

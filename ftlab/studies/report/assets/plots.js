@@ -7,9 +7,9 @@ const known = (value) => typeof value === "number";
 const plots = {
   forest(width) {
     const shown = visibleVariants().map((v) => data.variants[v]).filter((variant) => known(variant.mean));
-    const best = data.variants.find((variant) => variant.best);
+    const best = data.variants.filter((variant) => variant.best);
     const rows = shown.map((r) => ({ ...r, values: r.values.map((pair) => pair[1]), slot: slotOf(r.index) }));
-    const picture = rows.length && forest(width, rows, { title: `${data.study.metric} of each variant`, axis: data.study.metric, reference: best && best.mean,
+    const picture = rows.length && forest(width, rows, { title: `${data.study.metric} of each variant`, axis: data.study.metric, reference: best.length === 1 ? best[0].mean : null,
       description: `A dot is the mean over seeds, the line its ${data.study.interval}, a ring one seed. The table below has the same numbers.` });
     return [picture, ["Variant", "Mean", "Interval from", "to", "Seeds"], shown.map((r) => [r.name, r.mean, r.low, r.high, r.n]), []];
   },
@@ -40,21 +40,21 @@ const plots = {
     if (!points.length) return [null, [], [], []];
     const height = Math.min(440, Math.max(280, width * 0.55)), unit = UNITS[state.cost] || short;
     const name = data.costs[state.cost];
-    const front = new Set(data.fronts[state.cost]);
+    const fronts = data.fronts[state.cost], front = new Set(fronts.flat());
     const node = picture(width, height, `${data.study.metric} against ${name}`, "Each mark is a variant. The dashed line joins those that no other beats in both.");
     const box = frame(width, height);
     const x = fitting(points.map((p) => p.costs[state.cost]), box.left + 6, box.right - 6);
     const y = linear(...spread(points.flatMap((p) => [p.mean, p.low ?? p.mean, p.high ?? p.mean])), box.bottom, box.top);
     axes(node, box, x, y, { x: name, y: data.study.metric }, { x: unit });
     const place = (p) => [x(p.costs[state.cost]), y(p.mean)];
-    const joined = data.fronts[state.cost].map((v) => data.variants[v]).filter((p) => points.includes(p));
-    node.append(svg("path", { class: "front", d: path(joined.map(place)) }));
+    const joined = fronts.map((ends) => ends.map((v) => data.variants[v]).filter((p) => points.includes(p)));
+    for (const ends of joined) if (ends.length) node.append(svg("path", { class: "front", d: path(ends.map(place)) }));
     for (const p of [...points].sort((a, b) => slotOf(a.index) - slotOf(b.index))) {
       const slot = slotOf(p.index), [px, py] = place(p);
       if (slot >= 0 && known(p.low)) node.append(svg("path", { class: `mark ${seriesClass(slot)}`, d: `M${px.toFixed(1)} ${y(p.low).toFixed(1)}V${y(p.high).toFixed(1)}` }));
       node.append(marker(slot, px, py, 5.5, slot < 0 && !front.has(p.index) ? "ring" : "dot", `${p.name}: ${number(p.mean)}, ${unit(p.costs[state.cost])}${front.has(p.index) ? ", on the front" : ""}`));
     }
-    labelled(node, box, joined.map((p) => [p.name, ...place(p)]));
+    labelled(node, box, joined.flat().map((p) => [p.name, ...place(p)]));
     const rows = points.map((p) => [p.name, p.costs[state.cost], p.mean, front.has(p.index) ? "on the front" : ""]);
     return [node, ["Variant", name, data.study.metric, "Front"], rows, chosen().filter((s) => points.includes(s.variant))];
   },

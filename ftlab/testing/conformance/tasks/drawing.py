@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from ftlab.batch import Batch
 from ftlab.data.loader import Plan
+from ftlab.heads import output_of
 from ftlab.rows import Stored
 from ftlab.tasks.base import Task
-from ftlab.testing.conformance.check import require, task_check
+from ftlab.tasks.masking import special_ids
+from ftlab.testing.conformance.check import NotApplicableError, require, task_check
 from ftlab.testing.conformance.subject import seed_all
 from ftlab.testing.conformance.tasks.subject import TaskSubject, changed, same_example
 
@@ -38,6 +43,32 @@ def draws(subject: TaskSubject) -> None:
 
 def _epoch(subject: TaskSubject, epoch: int) -> Sequence[Stored]:
     return [subject.shown(i, epoch) for i in range(len(subject.store))]
+
+
+@task_check("draws")
+def special_tokens(subject: TaskSubject) -> None:
+    """Where `draw` puts mask tokens, the special tokens of an example stay, and none is to be guessed.
+
+    They stand at the same places in every row: a model that is asked for them is always right, and its accuracy says too much.
+    """
+    mask, words = subject.tokenizer.mask_token_id, output_of(subject.model) is not None
+    special = np.array([i for i in special_ids(subject.tokenizer) if i != mask])
+    hides = False
+    for epoch in range(EPOCHS):
+        for index, shown in enumerate(_epoch(subject, epoch)):
+            before, after = subject.store[index]["input_ids"], shown["input_ids"]
+            if (after == mask).sum() <= (before == mask).sum():
+                continue
+            hides = True
+            first, then = (Counter(ids[np.isin(ids, special)].tolist()) for ids in (before, after))
+            require(len(before) != len(after) or first <= then, f"draw hides the special tokens {list(first - then)} of example {index}")
+            batch = subject.bound.collate([shown], subject.tokenizer)
+            hidden = batch.inputs["input_ids"] == mask
+            for head, labels in batch.labels.items():
+                asked = set(labels[hidden].tolist()) & set(special.tolist()) if words and labels.shape == hidden.shape else set()
+                require(not asked, f"of example {index}, '{head}' asks for the special tokens {sorted(asked)} behind mask tokens")
+    if not hides:
+        raise NotApplicableError("draw puts no mask tokens")
 
 
 @task_check("draws")
