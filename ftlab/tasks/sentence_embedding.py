@@ -75,6 +75,7 @@ class SentenceEmbedding(Task):
     )
     scores = True
     sample = Sample(rows=_SAMPLE)
+    free = Task.free | {"first_column", "second_column", "score_column", "predicts", "too_long"}
 
     first_column: str = "sentence1"
     second_column: str = "sentence2"

@@ -56,7 +56,7 @@ def special_tokens(subject: TaskSubject) -> None:
     hides = False
     for epoch in range(EPOCHS):
         for index, shown in enumerate(_epoch(subject, epoch)):
-            before, after = subject.store[index]["input_ids"], shown["input_ids"]
+            before, after = (np.asarray(example.get("input_ids", [])) for example in (subject.store[index], shown))
             if (after == mask).sum() <= (before == mask).sum():
                 continue
             hides = True
