@@ -21,7 +21,7 @@ from ftlab.data.loader import FinetuneLoader, Plan
 from ftlab.data.sources.base import DataSource
 from ftlab.data.splits import View, required, resolve
 from ftlab.data.store import TokenStore, default_folder, write
-from ftlab.data.telling import heard, of_split
+from ftlab.data.telling import heard, of_split, placed
 from ftlab.errors import ConfigError, DataError, suggest
 from ftlab.fingerprints import rows_fingerprint, tokenizer_fingerprint
 from ftlab.rows import Row
@@ -130,7 +130,7 @@ class FinetuneData(LightningDataModule):
         return required(self.source, views, name, self.wanted, why)
 
     def _numbered(self, view: View) -> Iterator[tuple[int, Row]]:
-        return view.rows(self.source)
+        return placed(view.rows(self.source))
 
     def rows(self, name: str) -> Iterator[tuple[int, Row]]:
         """The numbered rows of a stage's split: `train`, `val`, `test` or `predict`."""

@@ -7,6 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ftlab.errors import DataError
+from ftlab.rows import Row
+
+
+class _PlacedError(DataError):
+    """Of a source, which names file and line itself."""
+
+
+def placed(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """The rows of a source, whose errors pass `of_split` as they are."""
+    try:
+        yield from rows
+    except DataError as error:
+        raise _PlacedError(*error.args) from error
 
 
 @contextmanager
@@ -15,7 +28,7 @@ def of_split(split: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if str(error).startswith("split '"):
+        if isinstance(error, _PlacedError) or str(error).startswith("split '"):
             raise
         raise DataError(f"split '{split}': {error}") from error
 

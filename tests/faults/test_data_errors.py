@@ -46,12 +46,12 @@ def test_a_row_that_is_not_utf_8(warm: Run, folder: Path) -> None:
 def test_a_label_outside_the_set(warm: Run, folder: Path) -> None:
     rows = lines(folder, {"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}, {"text": "c", "label": "psi"})
     result = warm("fit", "--config", "good.yaml", *CLASSIFY, "--model.task.labels", '["neg", "pos"]', *rows)
-    assert (result.code, result.sentence) == (3, "row 2 has the label 'psi', which is not in the set of 2; did you mean pos?")
+    assert (result.code, result.sentence) == (3, "split 'train': row 2 has the label 'psi', which is not in the set of 2; did you mean pos?")
 
 
 def test_a_text_of_no_tokens(warm: Run, folder: Path) -> None:
     result = warm("fit", "--config", "good.yaml", *lines(folder, {"text": "a text"}, {"text": "  "}))
-    expected = "row 1, column 'text' has no text and so no tokens; remove the row or set model.task.empty to skip."
+    expected = "split 'train': row 1, column 'text' has no text and so no tokens; remove the row or set model.task.empty to skip."
     assert (result.code, result.sentence) == (3, expected)
 
 
@@ -60,7 +60,7 @@ def test_a_row_longer_than_the_context(warm: Run, folder: Path) -> None:
     result = warm("fit", "--config", "good.yaml", *CLASSIFY, *rows)
     assert result.code == 3
     row, _, advice = result.sentence.partition(" tokens, more than the ")
-    assert row.startswith("row 1 has ")
+    assert row.startswith("split 'train': row 1 has ")
     assert advice.endswith(" the model and data.max_length allow; set model.task.too_long to truncate, or shorten the row.")
 
 
