@@ -46,7 +46,10 @@ def test_a_row_that_is_not_utf_8(warm: Run, folder: Path) -> None:
 def test_a_label_outside_the_set(warm: Run, folder: Path) -> None:
     rows = lines(folder, {"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}, {"text": "c", "label": "psi"})
     result = warm("fit", "--config", "good.yaml", *CLASSIFY, "--model.task.labels", '["neg", "pos"]', *rows)
-    assert (result.code, result.sentence) == (3, "split 'train': row 2 has the label 'psi', which is not in the set of 2; did you mean pos?")
+    assert (result.code, result.sentence) == (
+        3,
+        "split 'train': row 2 has the label 'psi', which is not in the set of 2; did you mean pos?",
+    )
 
 
 def test_a_text_of_no_tokens(warm: Run, folder: Path) -> None:
