@@ -13,19 +13,7 @@ import pytest
 from ftlab import registry, scope, source, type_words
 from tests.unit.hints import constructor_hints
 
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package whose import would leave a file."""
-    folder = tmp_path / "sampled"
-    (folder / "inner").mkdir(parents=True)
-    bomb = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n"
-    (folder / "__init__.py").write_text(bomb + "from .inner.classes import Leaf as Exported\nfrom .inner import classes\n")
-    (folder / "inner" / "__init__.py").write_text(bomb)
-    (folder / "inner" / "types.py").write_text("from typing import Literal\nMode = Literal['a', 'b']\n_Hidden: int = 3\n")
-    (folder / "inner" / "classes.py").write_text(
-        bomb
-        + '''
+CLASSES = '''
 from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, Optional, TYPE_CHECKING
@@ -80,7 +68,18 @@ class Plain:
             c: Needed.
         """
 '''
-    )
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package whose import would leave a file."""
+    folder = tmp_path / "sampled"
+    (folder / "inner").mkdir(parents=True)
+    bomb = "import pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n"
+    (folder / "__init__.py").write_text(bomb + "from .inner.classes import Leaf as Exported\nfrom .inner import classes\n")
+    (folder / "inner" / "__init__.py").write_text(bomb)
+    (folder / "inner" / "types.py").write_text("from typing import Literal\nMode = Literal['a', 'b']\n_Hidden: int = 3\n")
+    (folder / "inner" / "classes.py").write_text(bomb + CLASSES)
     monkeypatch.syspath_prepend(str(tmp_path))
     return folder
 
