@@ -43,8 +43,10 @@ def run(name: str, arguments: list[str]) -> int:
     try:
         code = run_study(spec, folder, workers=chosen.workers, extend=chosen.extend, storage=chosen.storage)
     except HaltError:
-        with suppress(Exception):  # whatever the report cannot say: the halt is what has to be said
+        try:
             reported()
+        except Exception as error:  # the halt is what has to be said last
+            print(f"ftlab: warning: the report could not be written: {error}", file=sys.stderr)
         raise
     reported()
     return code

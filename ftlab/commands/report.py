@@ -58,7 +58,7 @@ def _watch(chosen: Namespace) -> None:
 
     before, folder = None, Path(chosen.study)
     _wait(folder)
-    while (digest := opened(folder, chosen.storage, interval=chosen.interval)).running:
+    while (digest := opened(folder, chosen.storage, interval=chosen.interval)).running or not digest.records:  # they come after its file
         if digest.records != before:
             write(digest, refresh=_EVERY)
             if before is None:
@@ -68,7 +68,7 @@ def _watch(chosen: Namespace) -> None:
 
 
 def _wait(folder: Path) -> None:
-    """Return when a study has begun in a folder: once its file is there, and a while later, as its trials are added after it."""
+    """Return when a study has its file in a folder."""
     from ftlab.studies.report.repeat import STUDY
 
     if (folder / STUDY).is_file():
@@ -76,7 +76,6 @@ def _wait(folder: Path) -> None:
     print(f"{folder} has no {STUDY} yet: waiting for the study to begin; Ctrl-C ends that.", flush=True)
     while not (folder / STUDY).is_file():
         time.sleep(_EVERY)
-    time.sleep(_EVERY)
 
 
 def _opened(chosen: Namespace) -> Digest:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ftlab.studies.records import Phase
 from ftlab.studies.space import distributions, drawn, space_of, trials_of
-from ftlab.studies.spec import StudySpec
+from ftlab.studies.spec import Dimension, StudySpec
 from ftlab.studies.storage import jsonable
 from ftlab.studies.variants import Variant, trial_key
 
@@ -61,7 +61,7 @@ def tuning(spec: StudySpec, variant: Variant) -> list[Planned]:
     if spec.tune is None or not space:
         return []
     found: dict[str, Planned] = {}
-    for params in _points(distributions(space), spec.tune.seed):
+    for params in _points(space, spec.tune.seed):
         one = _planned(variant, "tune", spec.tune.seed, f"tune-{len(found)}", drawn(space, params), params)
         found.setdefault(one.key, one)
         if len(found) == trials_of(spec, variant):
@@ -90,22 +90,22 @@ def _planned(
     )  # fmt: skip
 
 
-def _points(space: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:
+def _points(space: Mapping[str, Dimension], seed: int) -> Iterator[dict[str, Any]]:
     """Points of a space, some of them again; of one with a finite number of points every one in the end."""
     values = [_values(each) for each in space.values()]
     finite = [each for each in values if each is not None]
     if len(finite) < len(values):
-        yield from _draws(space, seed)
+        yield from _draws(distributions(space), seed)
         return
-    yield from itertools.islice(_draws(space, seed), _PATIENCE * math.prod(map(len, finite)))
+    yield from itertools.islice(_draws(distributions(space), seed), _PATIENCE * math.prod(map(len, finite)))
     yield from (dict(zip(space, point, strict=True)) for point in itertools.product(*finite))
 
 
-def _values(of: Any) -> Sequence[Any] | None:
-    """The values of one dimension; None where they are real numbers."""
-    if hasattr(of, "choices"):
-        return tuple(of.choices)
-    return range(of.low, of.high + 1) if type(of).__name__ == "IntDistribution" else None
+def _values(of: Dimension) -> Sequence[Any] | None:
+    """What Optuna may draw of one dimension; None where that is real numbers."""
+    if of.kind == "choice":
+        return [str(place) for place in range(len(of.choices))]
+    return range(int(of.low), int(of.high) + 1) if of.kind == "int" else None
 
 
 def _draws(space: Mapping[str, Any], seed: int) -> Iterator[dict[str, Any]]:

@@ -53,7 +53,6 @@ class MaskedLM(MaskingTask):
     auto_class = "AutoModelForMaskedLM"
     paper = "Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding"
     sample = Sample(rows=[{"text": text} for text in _SAMPLE], arguments={"cross_documents": False})
-
     free = MaskingTask.free | {"text_column", "too_long"}
 
     text_column: str = "text"

@@ -96,8 +96,9 @@ class MultipleChoice(Task):
             for (number, row), encoded in zip(chunk, parts, strict=True):
                 lengths = [len(ids) for ids in encoded["input_ids"]]
                 flat = {name: list(chain.from_iterable(ids)) for name, ids in encoded.items()}
-                label = self._label(row, number) if labelled else IGNORE
+                label = IGNORE
                 if labelled:
+                    label = self._label(row, number)
                     kinds.check(row[self.label_column], number)
                 yield {**flat, "lengths": lengths, "label": label, "row": number}
         tally.report()

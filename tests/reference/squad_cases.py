@@ -54,7 +54,7 @@ def cases() -> list[list[Pair]]:
 
 def measured(pairs: list[Pair]) -> dict[str, float]:
     """The script's figures under our names."""
-    from transformers.data.metrics.squad_metrics import squad_evaluate  # type: ignore[import-not-found,unused-ignore]
+    from transformers.data.metrics.squad_metrics import squad_evaluate  # type: ignore[import-not-found,unused-ignore]  # of 4
 
     examples = [SimpleNamespace(qas_id=str(i), answers=[{"text": text} for text in answers]) for i, (_, answers) in enumerate(pairs)]
     found = squad_evaluate(examples, {str(i): predicted for i, (predicted, _) in enumerate(pairs)})

@@ -50,7 +50,9 @@ def test_what_would_run(dry: Dry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_study_that_is_stopped_has_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
+def test_a_study_that_is_stopped_has_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: bool
+) -> None:
     path = study(tmp_path)
     reported: list[str] = []
 
@@ -65,6 +67,7 @@ def test_a_study_that_is_stopped_has_its_report(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("ftlab.commands.report.run", report)
     assert main(["ablate", "--config", str(path), "--root", str(tmp_path / "all")]) == 130
     assert reported == [str(tmp_path / "all" / "first")]
+    assert ("ftlab: warning: the report could not be written: integer division" in capsys.readouterr().err) is broken
 
 
 def test_one_seed_is_warned_of(dry: Dry, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_study_that_has_not_begun_is_waited_for(
 
     monkeypatch.setattr(report, "time", SimpleNamespace(sleep=wait))
     assert main(["report", str(folder), "--watch"]) == 0
-    assert len(waits) == 4
+    assert len(waits) == 3
     out = capsys.readouterr().out
     assert out.count(f"{folder} has no study.yaml yet: waiting for the study to begin") == 1
     assert "has the lowest mean val_loss" in out
