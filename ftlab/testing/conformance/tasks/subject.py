@@ -69,7 +69,7 @@ class TaskSubject(Examined):
         """What it says with its model; what its sample says where there is none, for which a check has the reason."""
         try:
             task, model = self.bound, self.model
-        except Exception:  # whatever a plugin raises is a finding
+        except Exception:  # whatever a plugin raises: the check that needs the model says it
             return self.task.sample.fails
         return task.fails(model)
 
