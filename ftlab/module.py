@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from ftlab import checkpoint as ckpt
-from ftlab import continuing, rng
+from ftlab import continuing, rehearsal, rng
 from ftlab.backbone import Backbone
 from ftlab.batch import Batch
 from ftlab.errors import ConfigError
@@ -68,15 +68,11 @@ class FinetuneModule(LeanModule):
         metrics: list[MetricCallable] | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.task = task
-        self.tuning = tuning
-        self.optimizer = optimizer
-        self.schedule = schedule
+        self.backbone, self.task, self.tuning = backbone, task, tuning
+        self.optimizer, self.schedule = optimizer, schedule
         if skip_nonfinite < 0:
             raise ConfigError(f"model.skip_nonfinite is {skip_nonfinite}; it must be 0 or more.")
-        self.skip_nonfinite = skip_nonfinite
-        self.stop_at_spike = stop_at_spike
+        self.skip_nonfinite, self.stop_at_spike = skip_nonfinite, stop_at_spike
         self.metrics = metrics or []
         check_metrics(self.metrics, task)
         self.guard, self.spikes = Guard(skip_nonfinite, scaled=False), Spikes()
@@ -117,6 +113,10 @@ class FinetuneModule(LeanModule):
 
     def configure_callbacks(self) -> list[Callback]:
         return [StepLog()]
+
+    def rehearse(self) -> None:
+        """Refuse what the architecture alone forbids, before there are tokens or weights; nothing is left behind."""
+        rehearsal.rehearse(self)
 
     def configure_model(self) -> None:
         """Load the backbone and apply the strategy; Lightning calls this again before every validate or test."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ftlab.heads import body_of
 
 
 @contextmanager
@@ -21,12 +23,18 @@ def probing(model: nn.Module) -> Iterator[None]:
     kind = device_of(model).type
     model.eval()
     try:
-        precision = torch.get_autocast_dtype(kind)
-        with torch.no_grad(), torch.autocast(kind, dtype=precision, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
+        with torch.no_grad(), _casting(kind):
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _casting(kind: str) -> AbstractContextManager[object]:
+    if kind == "meta":
+        return nullcontext()  # autocast knows no such device
+    precision = torch.get_autocast_dtype(kind)
+    return torch.autocast(kind, dtype=precision, enabled=torch.is_autocast_enabled(kind), cache_enabled=False)
 
 
 def probe_inputs(model: nn.Module, vocabulary: int) -> dict[str, Tensor]:
@@ -40,19 +48,30 @@ def probe_inputs(model: nn.Module, vocabulary: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def first_sees_others(model: nn.Module, read: Callable[[Any], Tensor]) -> bool:
-    """Whether what a model says of a text's first token depends on the tokens behind it; in a decoder it does not.
+def hidden_states(model: nn.Module, body: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> list[Tensor]:
+    """What `body`, a part of an HF model, gives when the model is run on each batch: (B, T, D) in float32 for every time it is called."""
+    seen: list[Tensor] = []
+    handle = body.register_forward_hook(lambda _module, _args, outputs: seen.append(outputs.last_hidden_state.float()))
+    try:
+        with probing(model):
+            for inputs in batches:
+                model(**inputs)
+    finally:
+        handle.remove()
+    return seen
 
-    Args:
-        model: An HF model.
-        read: Its outputs → (B, T, …), something for every token.
-    """
+
+def unlike(first: Tensor, second: Tensor) -> bool:
+    """Whether hidden states differ by far more than a flipped bit of bfloat16; another token's trace is far above that."""
+    return bool((first - second).norm() > 1e-3 * first.norm())
+
+
+def first_sees_others(model: nn.Module) -> bool:
+    """Whether the hidden state of a text's first token depends on the tokens behind it; in a decoder it does not."""
     inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]  # an HF model
-    other = {**inputs, "input_ids": inputs["input_ids"].clone()}
-    other["input_ids"][:, -1] = inputs["input_ids"][:, 0]
-    with probing(model):
-        first, changed = (read(model(**i))[:, 0] for i in (inputs, other))
-    return not same(first, changed)
+    other = {**inputs, "input_ids": inputs["input_ids"][:, :1].expand_as(inputs["input_ids"])}
+    states = [seen[:, 0] for seen in hidden_states(model, body_of(model), [inputs, other])]
+    return unlike(states[0], states[-1])
 
 
 def same(expected: Tensor, got: Tensor) -> bool:

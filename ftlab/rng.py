@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,16 @@ def _state() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
     }
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Put this process's generators back afterwards."""
+    before = _state()
+    try:
+        yield
+    finally:
+        restore([before], 0)
 
 
 def restore(saved: list[dict[str, Any]], rank: int) -> None:

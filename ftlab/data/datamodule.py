@@ -98,8 +98,7 @@ class FinetuneData(LightningDataModule):
     def prepare_data(self) -> None:
         """Tokenise what is not in the cache yet; Lightning calls this on one process per machine."""
         assert self.trainer is not None
-        module = self.module
-        module.backbone.require(module.task.auto_class, module.hf_config)  # rather now than when everything is tokenised
+        self.module.rehearse()  # rather now than when everything is tokenised
         self._load(str(self.trainer.state.fn.value))  # type: ignore[union-attr]
 
     def setup(self, stage: str) -> None:

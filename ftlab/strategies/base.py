@@ -88,7 +88,8 @@ class TuningStrategy(ABC):
     def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
         """Freeze, inject and unfreeze; return the module to train.
 
-        Called before any checkpoint is read, so it must build the same parameters every time.
+        Called before any checkpoint is read, so it must build the same parameters every time; before that once on the shapes alone, on the
+        meta device, where a `ConfigError` ends the run and any other error, as torch raises where it is asked for a value, is ignored.
 
         Args:
             model: The loaded backbone with its task head, in train mode.

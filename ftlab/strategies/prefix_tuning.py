@@ -192,8 +192,9 @@ class PrefixTuning(TuningStrategy):
         how = getattr(model.config, "_attn_implementation", None)
         if how not in ("eager", "sdpa"):
             raise ConfigError(f"model.backbone.attention is {how}; keys and values of a prefix need sdpa or eager, so set one of them.")
+        takers = _takers(model)
         entry = Entry(self.length, model)
-        states = _states(model, start_ids(model, self.length, self.init_ids))
+        states = _states(model, takers, start_ids(model, self.length, self.init_ids))
         given = list(states.values())
         if self.init == "random" and self.init_ids is None:
             given = [(_like(keys), _like(values)) for keys, values in given]
@@ -223,15 +224,25 @@ def _like(states: Tensor) -> Tensor:
     return torch.randn(states.shape) * states.float().std().cpu()
 
 
-def _states(model: nn.Module, ids: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+def _takers(model: nn.Module) -> list[nn.Module]:
+    """The modules that take keys and values themselves, rather than hand them on.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    body = body_of(model)
+    takers = {m for m in body.modules() if m is not body and not {*_CACHES}.isdisjoint(names_of(m))}
+    if not takers:
+        raise _no_cache(model)
+    return [m for m in takers if not any(other in takers for other in m.modules() if other is not m)]
+
+
+def _states(model: nn.Module, takers: list[nn.Module], ids: Tensor) -> dict[nn.Module, tuple[Tensor, Tensor]]:
     """Attention module → its keys and values (1, heads, P, head width) of tokens (P,).
 
     Raises:
         ConfigError: The model's attention takes no keys and values from outside.
     """
-    body = body_of(model)
-    takers = {m for m in body.modules() if m is not body and not {*_CACHES}.isdisjoint(names_of(m))}
-    leaves = [m for m in takers if not any(other in takers for other in m.modules() if other is not m)]
     found: dict[nn.Module, Behind] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
@@ -240,16 +251,18 @@ def _states(model: nn.Module, ids: Tensor) -> dict[nn.Module, tuple[Tensor, Tens
         found[module] = given[attention.cache]
         return (), given
 
-    handles = [m.register_forward_pre_hook(note, with_kwargs=True) for m in leaves]
+    handles = [m.register_forward_pre_hook(note, with_kwargs=True) for m in takers]
     try:
         with probing(model):
-            body(input_ids=ids[None].to(device_of(model)))
+            body_of(model)(input_ids=ids[None].to(device_of(model)))
     finally:
         for handle in handles:
             handle.remove()
     states = {module: behind.seen for module, behind in found.items() if behind.seen is not None}
     if not states:
-        raise ConfigError(
-            f"the attention of {type(model).__name__} takes no keys and values from outside, which a prefix is; choose PromptTuning."
-        )
+        raise _no_cache(model)
     return states
+
+
+def _no_cache(model: nn.Module) -> ConfigError:
+    return ConfigError(f"the attention of {type(model).__name__} takes no keys and values from outside, which a prefix is; choose LoRA.")

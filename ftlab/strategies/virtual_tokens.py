@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ftlab.context import context_of
 from ftlab.errors import ConfigError
 from ftlab.heads import body_of
-from ftlab.probe import device_of, probe_inputs, probing
+from ftlab.probe import device_of, hidden_states, probe_inputs, unlike
 
 NAME = "soft_prompt"
 """The last part of the name of the module that holds a model's virtual tokens; there can be one."""
@@ -138,15 +138,7 @@ def _looks_ahead(model: nn.Module, body: nn.Module) -> bool:
     """Whether a token's hidden state depends on the tokens after it, found by running the model twice."""
     inputs = probe_inputs(model, model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
     other = {**inputs, "input_ids": torch.cat([inputs["input_ids"][:, :-1], inputs["input_ids"][:, :1]], dim=1)}
-    seen: list[Tensor] = []
-    handle = body.register_forward_hook(lambda _module, _args, outputs: seen.append(outputs.last_hidden_state[:, :-1]))
-    try:
-        with probing(model):
-            model(**inputs)
-            model(**other)
-    finally:
-        handle.remove()
+    seen = [states[:, :-1] for states in hidden_states(model, body, [inputs, other])]
     if len(seen) != 2:
         raise ConfigError(f"{type(model).__name__} does not call its {type(body).__name__} once, as virtual tokens need; choose LoRA.")
-    first, second = (states.float() for states in seen)
-    return bool((first - second).norm() > 1e-3 * first.norm())  # far above a flipped bit of bfloat16, far below another token's trace
+    return unlike(*seen)

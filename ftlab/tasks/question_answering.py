@@ -101,7 +101,7 @@ class QuestionAnswering(Task):
             )
 
     def check(self, model: nn.Module) -> None:
-        if self.unanswerable and not first_sees_others(model, lambda outputs: outputs.start_logits):
+        if self.unanswerable and not first_sees_others(model):
             raise ConfigError(
                 f"model.task.unanswerable is true, but the first token of a {type(model).__name__}, which stands for no answer, sees no "
                 "other; choose an encoder such as BERT, or set it to false."

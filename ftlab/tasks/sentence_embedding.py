@@ -117,7 +117,7 @@ class SentenceEmbedding(Task):
             raise ConfigError(
                 f"{type(model).__name__} is an encoder with a decoder; SentenceEmbedding needs one of them, so choose another."
             )
-        if self.pooling == "cls" and not first_sees_others(model, lambda outputs: outputs.last_hidden_state):
+        if self.pooling == "cls" and not first_sees_others(model):
             raise ConfigError(
                 f"model.task.pooling is cls, but the first token of a {type(model).__name__} sees no other; set it to mean or last."
             )

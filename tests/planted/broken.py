@@ -57,6 +57,16 @@ class TrainsNothing(Sound):
         return model.requires_grad_(False)
 
 
+@meant_for("applies")
+class RefusesShapes(Sound):
+    """Takes a tensor without values for a damaged file."""
+
+    def apply(self, model: nn.Module, heads: Mapping[str, nn.Module]) -> nn.Module:
+        if any(p.is_meta for p in model.parameters()):
+            raise ConfigError("a weight of the model is damaged; load it again.")
+        return super().apply(model, heads)
+
+
 @meant_for("instances_apart")
 class SharesAdapters(Sound):
     """Adapters kept on the class, for every model that is made."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlab.errors import ConfigError
+from ftlab.errors import ConfigError, FtlabError
 from ftlab.parity import REARRANGED
 from ftlab.spec import spec_of
 from ftlab.strategies.targets import leaf_names, linear_names
@@ -23,12 +23,16 @@ WRONG = "no_such_module"
 
 @check("contract")
 def applies(subject: Subject) -> None:
-    """The strategy can be applied to a small model, and trains something.
+    """The strategy can be applied to a small model, and trains something; shown the shapes alone, it refuses no more.
 
     Every other check would fail for this one's reason.
     """
     model = subject.module().adapted
     require(any(p.requires_grad for p in model.parameters()), "apply leaves nothing trainable")
+    try:
+        subject.unbuilt().rehearse()
+    except FtlabError as error:
+        raise BrokenError(f"on the meta device apply refuses the model that it takes with values: {error}") from error
 
 
 @check("applies")

@@ -75,7 +75,12 @@ def small(family: str, **shape: Any) -> Any:
 
 @ALL
 def test_what_has_no_place_for_virtual_tokens(bases: Bases, tuning: TuningStrategy) -> None:
-    with pytest.raises(ConfigError, match="MambaForCausalLM takes no past_key_values and position_ids, so no text can go on"):
+    what = (
+        "keys and values from outside, which"
+        if isinstance(tuning, PrefixTuning)
+        else "past_key_values and position_ids, so no text can go on"
+    )
+    with pytest.raises(ConfigError, match=f"MambaForCausalLM takes no {what}"):
         tuning.apply(small("mamba", state_size=4), {})
     with pytest.raises(ConfigError, match="BloomForCausalLM takes no past_key_values and position_ids"):
         tuning.apply(small("bloom", n_layer=2, n_head=2), {})

@@ -27,7 +27,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Bases:
 def test_a_row_depends_on_itself_alone(bases: Bases, kind: str, family: str, task: str) -> None:
     tuning = KINDS[kind]
     if isinstance(tuning, PrefixTuning) and family in KEYLESS:
-        with pytest.raises(ConfigError, match="takes no keys and values from outside, which a prefix is; choose PromptTuning"):
+        with pytest.raises(ConfigError, match="takes no keys and values from outside, which a prefix is; choose LoRA"):
             tuning.apply(bases(family, task), {})
         return
     model = moved(tuning.apply(bases(family, task), {}))
