@@ -12,10 +12,12 @@ from tests.conftest import Command
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments").rglob("study.yaml"))
 FILES = sorted({*(ROOT / "experiments").rglob("*.yaml")} - {*STUDIES})
+SLOW = {"head", "tiny_bert", "tiny_llama"}
+"""What takes more than ten seconds to make ready for its one step."""
 ONE_STEP = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--run.root", "runs"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=[p.stem for p in FILES])
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in FILES])
 def test_one_step(path: Path, ftlab: Command, tmp_path: Path) -> None:
     named = re.findall(r"\.\./shared/[\w./-]+", path.read_text(encoding="utf-8"))
     absent = [name for name in named if not (ROOT / name).exists()]

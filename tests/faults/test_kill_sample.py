@@ -13,6 +13,7 @@ from tests.faults.kill_matrix import cases, matrix
 from tests.faults.small_run import STEPS, same
 
 
+@pytest.mark.slow
 def test_killed_runs_become_the_run_that_was_left_alone(tmp_path: Path) -> None:
     tally = matrix(tmp_path, sample=3)
     assert tally.wrong == []  # the negative controls are among them
