@@ -15,7 +15,7 @@ from ftlab.studies.reading import records_in
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.space import space_of
 from ftlab.studies.spec import Dimension, StudySpec
-from ftlab.studies.storage import DATABASE, connect
+from ftlab.studies.storage import DATABASE, connect, is_unmade
 from ftlab.studies.variants import Plan, Variant
 
 
@@ -32,7 +32,7 @@ def stored(spec: StudySpec, folder: Path, storage: str | None) -> tuple[list[Cha
         StorageError: The storage cannot be reached.
     """
     check_folder(spec, folder)
-    if storage is None and not (folder / DATABASE).is_file():
+    if not (folder / DATABASE).is_file() if storage is None else is_unmade(storage):
         return [], []
     with closing(connect(storage, folder)) as store:
         return check(store, spec, extend=True), records_in(store, spec.name)

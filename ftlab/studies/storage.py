@@ -122,6 +122,17 @@ def connect(url: str | None, folder: Path, lease: Lease = Lease()) -> Store:
         raise _fault(place, error) from error
 
 
+def is_unmade(url: str) -> bool:
+    """Whether a URL names a file of SQLite that `connect` would make in a folder that is there.
+
+    Raises:
+        ConfigError: The URL names no database that can be used.
+    """
+    target = _parsed(url)
+    file = Path(target.database or "")
+    return target.get_backend_name() == "sqlite" and not file.exists() and file.parent.is_dir()
+
+
 def jsonable(value: object) -> Any:
     """Plain values as JSON gives them back; YAML has dates besides."""
     return json.loads(json.dumps(value, default=str))

@@ -70,6 +70,13 @@ def test_a_study_that_is_stopped_has_its_report(
     assert ("ftlab: warning: the report could not be written: integer division" in capsys.readouterr().err) is broken
 
 
+@pytest.mark.parametrize("place", [".", "absent"])
+def test_a_dry_run_makes_no_database(dry: Dry, tmp_path: Path, place: str) -> None:
+    found = dry("--storage", f"sqlite:///{tmp_path / place / 'shared.db'}")
+    assert found.code == (0 if place == "." else 8)
+    assert list(tmp_path.rglob("*.db")) == []
+
+
 def test_one_seed_is_warned_of(dry: Dry, tmp_path: Path) -> None:
     found = dry(seeds=[7])
     assert found.code == 0
