@@ -49,6 +49,8 @@ class Compose(TuningStrategy):
     def __post_init__(self) -> None:
         if len(self.strategies) < 2:
             raise ConfigError(f"model.tuning.strategies has {len(self.strategies)} entries; name at least two strategies to compose.")
+        if any(isinstance(strategy, Compose) for strategy in self.strategies):
+            raise ConfigError("model.tuning.strategies holds a Compose; list its strategies here instead, with their rates.")
         if self.rates is not None and (len(self.rates) != len(self.strategies) or not all(0 < rate < float("inf") for rate in self.rates)):
             raise ConfigError(f"model.tuning.rates is {self.rates}; give a number above 0 for each of {len(self.strategies)} strategies.")
 
@@ -115,7 +117,7 @@ class Compose(TuningStrategy):
 
     def merge(self, model: nn.Module) -> nn.Module:
         for strategy in self.strategies:
-            if not strategy.traits.mergeable:
+            if strategy.traits.mergeable is False:
                 raise NotMergeableError(f"Compose holds {_name(strategy)}, which has no merged form; export the adapter instead.")
         delattr(model, _PARTS)
         for strategy in reversed(self.strategies):

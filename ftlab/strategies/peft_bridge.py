@@ -40,7 +40,7 @@ class Peft(TuningStrategy):
         init_batches: Batches of training data that the data-driven starts of LoRA (eva, corda, lora_ga) see.
     """
 
-    traits = Traits(mergeable=True, learning_rate=1e-3, paper="Mangrulkar et al. 2022, PEFT", example={"method": "LORA"})
+    traits = Traits(mergeable=None, learning_rate=1e-3, paper="Mangrulkar et al. 2022, PEFT", example={"method": "LORA"})
 
     method: str
     options: dict[str, Plain] = field(default_factory=dict)

@@ -136,6 +136,7 @@ def test_merging() -> None:
     ("make", "said"),
     [
         (lambda: Compose(strategies=[LoRA()]), "strategies has 1 entries; name at least two"),
+        (lambda: Compose(strategies=[Full(), Compose(strategies=[LoRA(), NORMS])]), "strategies holds a Compose; list its strategies here"),
         (lambda: Compose(strategies=[LoRA(), NORMS], rates=[1.0]), r"rates is \[1\.0\]; give a number above 0 for each of 2"),
         (lambda: Compose(strategies=[LoRA(), NORMS], rates=[1.0, 0.0]), "rates is"),
     ],
