@@ -22,11 +22,15 @@ import yaml
 
 from ftlab.studies.engine import run_study
 from ftlab.studies.spec import StudySpec, parse
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.faults.postgres import server
 
 
 class Nothing:
     """A trial that has ended."""
+
+    forked: float | None = time.monotonic()
 
     def poll(self) -> int:
         return 0
