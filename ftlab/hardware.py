@@ -23,6 +23,8 @@ def check_hardware(trainer: Any) -> None:
     if trainer.accelerator in ("gpu", "cuda") and not cuda and not torch.backends.mps.is_available():
         raise EnvironmentFault(f"trainer.accelerator is {trainer.accelerator}, but torch sees no GPU; use cpu, or check the driver.")
     precision = str(trainer.precision or "")
+    if precision.startswith("64"):
+        raise ConfigError(f"trainer.precision is {precision}, which no pretrained weights have and no task computes in; use 32-true.")
     if precision.startswith("16") and (trainer.accelerator == "cpu" or not cuda):
         raise ConfigError(f"trainer.precision is {precision}, ten times slower on a CPU than bf16-mixed; use bf16-mixed or 32-true.")
     if (

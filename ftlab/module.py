@@ -78,8 +78,7 @@ class FinetuneModule(LeanModule):
         self.guard, self.spikes = Guard(skip_nonfinite, scaled=False), Spikes()
         self.strict_loading = False  # on_load_checkpoint checks more than torch would
         self.model: nn.Module | None = None
-        self._window = Window({}, torch.device("cpu"))
-        self._rate = 0.0
+        self._window, self._rate = Window({}, torch.device("cpu")), 0.0
         self.total_steps = 0  # optimiser steps of the whole run, known when the optimiser is made
         self.frozen: dict[str, tuple[int, int]] = {}  # sums over every frozen tensor as the fit began
         self._rng: list[dict[str, Any]] | None = None  # what a checkpoint says of it, until the first batch after it
@@ -128,10 +127,11 @@ class FinetuneModule(LeanModule):
         model, missing = self.backbone.load_model(self.task.auto_class, self.task.model_options(), options)
         self._base = base_fingerprint(model.state_dict(), missing | quantised_names(model))
         model.config.pad_token_id = self.tokenizer.pad_token_id
-        heads = fresh_modules(model, missing, self.backbone)
-        heads |= grow(model, self.backbone, self.tokenizer)
+        heads = fresh_modules(model, missing, self.backbone) | grow(model, self.backbone, self.tokenizer)
         self.task.check(model)
         self.model = applied(self.tuning.bind(self.tokenizer), model, heads).train()
+        if self._trainer:  # Lightning converts it too, but only after a checkpoint's tensors have been compared with the model's
+            self.model = self.trainer.precision_plugin.convert_module(self.model)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         if self.trainer.ckpt_path is None:

@@ -73,6 +73,7 @@ def certify(fit: Sequence[str], settings: Sequence[str], folder: Path, steps: in
     lines = [f"killed by SIGKILL after step {at} of {2 * steps}, then resumed"]
     lines += compare_traces(folder / "trace-whole", folder / "trace-broken")
     lines += compare_checkpoints(whole / "checkpoints" / "last.ckpt", broken / "checkpoints" / "last.ckpt")
+    lines += compare_figures(whole / "summary.json", broken / "summary.json")
     return {"same": all("differ" not in line.split() for line in lines), "steps": 2 * steps, "killed_at": at, "lines": lines}
 
 
@@ -146,6 +147,19 @@ def compare_checkpoints(whole: Path, broken: Path) -> list[str]:
         "random state": (first["ftlab"]["rng"], second["ftlab"]["rng"]),
     }
     return [f"{name} {'is' if name != 'weights' else 'are'} equal" if equal(a, b) else f"{name} differ" for name, (a, b) in parts.items()]
+
+
+def compare_figures(whole: Path, broken: Path) -> list[str]:
+    """One line for the figures of the last validation; none where a run has no validation."""
+    first, second = (_validation(path) for path in (whole, broken))
+    wrong = [name for name, value in first.items() if not equal(value, second.get(name))]
+    says = f"differ in {', '.join(wrong)}" if wrong else "are equal"
+    return [f"validation figures {says}"] if first else []
+
+
+def _validation(summary: Path) -> dict[str, Any]:
+    figures = json.loads(summary.read_text(encoding="utf-8"))
+    return {name: value for name, value in figures.items() if name.startswith("val_")}
 
 
 def equal(first: Any, second: Any) -> bool:

@@ -37,7 +37,7 @@ class Plan:
         batch_size: Rows per micro-batch on one rank.
         window: Micro-batches per optimiser step.
         seed: Seed of the order.
-        shuffle: Another order each epoch.
+        shuffle: Another order and another draw each epoch; evaluation has those of epoch 0 always.
         group: Rows of like length into the same batch.
         rank: This rank.
         world: Number of ranks.
@@ -98,7 +98,7 @@ class FinetuneLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if not self._resumed and self._handed:
-            self._epoch, self._handed = self._epoch + 1, 0
+            self._next_epoch()
         self._resumed = False
         for window in _windows(self._fetched(self._batches()[self._handed :]), self.plan, self._handed):
             for batch in _stamped(window):
@@ -133,8 +133,11 @@ class FinetuneLoader:
         self._epoch, self._handed = state["epoch"], state["handed"]
         last = len(self) if self.plan.stop is None else min(len(self), self.plan.stop)
         if self._handed >= last:
-            self._epoch, self._handed = self._epoch + 1, 0
+            self._next_epoch()
         self._resumed = True
+
+    def _next_epoch(self) -> None:
+        self._epoch, self._handed = self._epoch + self.plan.shuffle, 0
 
 
 _FILLER = -1

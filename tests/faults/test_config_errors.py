@@ -46,6 +46,8 @@ VALUES = [
     ("--trainer.gradient_clip_val -1", "trainer.gradient_clip_val is -1; it must be a finite number above 0, or null for no clipping."),
     ("--trainer.precision 16-mixed", "trainer.precision is 16-mixed, ten times slower on a CPU than bf16-mixed; use bf16-mixed or "
      "32-true."),
+    ("--trainer.precision 64-true", "trainer.precision is 64-true, which no pretrained weights have and no task computes in; use "
+     "32-true."),
     ("--ckpt_path no.ckpt", "ckpt_path is no.ckpt, which is no file; name a checkpoint such as runs/NAME/ID/checkpoints/best.ckpt."),
     ("--run.name ../x", "run.name is '../x'; use letters, digits, '.', '_' and '-', at most 64, a letter or digit first."),
     ("--model.backbone.name ./none", "model.backbone.name ./none is not a folder; write an existing folder or a hub id of the form "

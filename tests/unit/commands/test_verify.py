@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ftlab.checkpoint_io import VerifiedCheckpointIO
-from ftlab.commands.verify import compare_checkpoints, compare_traces, equal, read_trace
+from ftlab.commands.verify import compare_checkpoints, compare_figures, compare_traces, equal, read_trace
 from tests.conftest import Command
 
 LINES = [
@@ -132,6 +132,25 @@ def test_a_checkpoint_that_differs_is_said_to_differ(tmp_path: Path, change: Cal
 
 def test_equal_checkpoints_are_equal(tmp_path: Path) -> None:
     assert compared(tmp_path, content()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        ({"val_loss": 0.1, "seconds": 9.0}, ["validation figures are equal"]),
+        ({"val_loss": 0.1 + 2**-54}, ["validation figures differ in val_loss"]),
+        ({}, ["validation figures differ in val_loss"]),
+    ],
+)
+def test_validation_figures(tmp_path: Path, values: dict[str, float], lines: list[str]) -> None:
+    for name, figures in (("whole", {"val_loss": 0.1, "seconds": 1.0}), ("broken", values)):
+        (tmp_path / name).write_text(json.dumps(figures), encoding="utf-8")
+    assert compare_figures(tmp_path / "whole", tmp_path / "broken") == lines
+
+
+def test_without_a_validation_nothing_is_said_of_its_figures(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"seconds": 1.0}), encoding="utf-8")
+    assert compare_figures(tmp_path / "summary.json", tmp_path / "summary.json") == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,7 +14,7 @@ from ftlab.data.datamodule import FinetuneData
 from ftlab.data.loader import FinetuneLoader, Plan
 from ftlab.data.sources.in_memory import Rows
 from ftlab.data.store import TokenStore, write
-from ftlab.rows import Stored
+from ftlab.rows import Examples, Key, Stored
 from ftlab.tasks.causal_lm import CausalLM
 from tests.unit.training import Seen, texts, tiny_module, trainer
 
@@ -170,6 +171,16 @@ class EveryStep(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
             trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
+
+
+def test_an_evaluation_is_drawn_alike_every_time(tmp_path: Path) -> None:
+    def draw(examples: Examples, index: int, key: Key) -> Stored:
+        return {**examples[index], "row": np.array(key)[1:2]}
+
+    drawn = FinetuneLoader(store(tmp_path, 4), collate, Plan(batch_size=2), draw)
+    assert [rows(list(drawn)) for _ in range(3)] == [[[0, 0], [0, 0]]] * 3
+    drawn.load_state_dict({"epoch": 0, "handed": 2})
+    assert rows(list(drawn)) == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(("limit", "per_epoch"), [(1.0, 5), (3, 3), (0.7, 3)])
