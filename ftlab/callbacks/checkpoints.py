@@ -144,6 +144,8 @@ class Checkpoints(RunCallback, Checkpoint):
             return
         value = float(trainer.callback_metrics["val_loss"])
         manifest = files.Manifest.read(self.folder)
+        if _name(self._saved_step) not in manifest.files:  # a run that goes on under a new id begins at a step of another folder
+            return
         if not math.isfinite(value):
             log.warning("val_loss is %s at step %d, so this checkpoint cannot be the best", value, self._saved_step)
         if not math.isfinite(value) or (manifest.best_value is not None and manifest.best_value <= value):
