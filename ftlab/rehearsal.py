@@ -35,25 +35,41 @@ def rehearse(module: FinetuneModule) -> None:
     """
     if module.model is not None:
         return
+    with rng.untouched(), _silent(), torch.device("meta"):
+        refusal = _refusal(module, all_fresh=module.backbone.fresh)
+        # A stored head is fresh too where the data have another number of labels, which is not known yet.
+        if refusal is not None and (module.backbone.fresh or _refusal(module, all_fresh=True) is not None):
+            raise refusal
+
+
+def _refusal(module: FinetuneModule, all_fresh: bool) -> FtlabError | None:
     outline = replace(module.backbone, fresh=True)
-    with rng.untouched(), _silent():
-        try:
-            with torch.device("meta"):
-                model, _ = outline.load_model(module.task.auto_class, {}, {})
-                heads = {} if _is_stored(module, model) else fresh_modules(model, set(), outline)
-                heads |= grow(model, module.backbone, module.tokenizer)
-                applied(module.tuning.bind(module.tokenizer), model, heads)
-        except FtlabError as error:
-            if not isinstance(error.__cause__, RuntimeError):  # as torch says that a value was asked for
-                raise
-        except Exception as error:  # whatever a strategy does with values that are not there
-            log.debug("%s cannot be rehearsed: %s", type(module.tuning).__name__, error)
+    try:
+        model, _ = outline.load_model(module.task.auto_class, {}, {})
+        heads = fresh_modules(model, set(), outline) if all_fresh else fresh_modules(model, _missing(module, model), module.backbone)
+        heads |= grow(model, module.backbone, module.tokenizer)
+        applied(module.tuning.bind(module.tokenizer), model, heads)
+    except FtlabError as error:
+        return None if isinstance(error.__cause__, RuntimeError) else error  # torch raises that where a value is asked for
+    except Exception as error:  # whatever a strategy does with values that are not there
+        log.debug("%s cannot be rehearsed: %s", type(module.tuning).__name__, error)
+    return None
 
 
-def _is_stored(module: FinetuneModule, model: nn.Module) -> bool:
-    """Whether the stored weights fill the heads too, as far as the configuration tells."""
-    stored = module.hf_config.architectures
-    return not module.backbone.fresh and (stored is None or type(model).__name__ in stored)
+def _missing(module: FinetuneModule, model: nn.Module) -> set[str]:
+    """The parameters that a model of the stored class does not have; none where the configuration names no class of transformers."""
+    import transformers
+
+    kind = getattr(transformers, (module.hf_config.architectures or [""])[0], None)
+    if kind is None or kind is type(model):
+        return set()
+    held = {_below(stored, name): p.shape for stored in [kind(module.backbone.load_config())] for name, p in stored.named_parameters()}
+    return {name for name, p in model.named_parameters() if held.get(_below(model, name)) != p.shape}
+
+
+def _below(model: nn.Module, name: str) -> str:
+    """A parameter's name without that of the body, which classes spell in their own way."""
+    return name.removeprefix(f"{model.base_model_prefix}.")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import BertForPreTraining, BertForSequenceClassification, PreTrainedModel
 
 from ftlab import rng
 from ftlab.backbone import Backbone
@@ -18,12 +19,15 @@ from ftlab.module import FinetuneModule
 from ftlab.rehearsal import rehearse
 from ftlab.strategies.base import TuningStrategy
 from ftlab.strategies.bitfit import BitFit
+from ftlab.strategies.compose import Compose
+from ftlab.strategies.full import Full
 from ftlab.strategies.lora import LoRA
 from ftlab.strategies.peft_bridge import Peft
 from ftlab.strategies.prompt_tuning import PromptTuning
 from ftlab.tasks.base import Task
+from ftlab.tasks.next_sentence import NextSentencePrediction
 from ftlab.testing.conformance.subject import CLASSES, LANGUAGE
-from ftlab.testing.models import tiny_model_folder
+from ftlab.testing.models import tiny_config, tiny_model_folder
 from tests.conftest import Command
 from tests.reference.peft_cases import CASES, VARIANTS, Case
 
@@ -87,6 +91,24 @@ def test_a_head_without_stored_weights_is_told_from_one_with_them(tmp_path: Path
     values = json.loads(config.read_text(encoding="utf-8")) | {"architectures": ["ModernBertForSequenceClassification"]}
     config.write_text(json.dumps(values), encoding="utf-8")
     rehearse(module("modernbert", CLASSES, BitFit(), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "tuning"),
+    [
+        (BertForSequenceClassification, CLASSES, Compose(strategies=[LoRA(), Full(last_layers=0)])),  # with another number of labels
+        (BertForPreTraining, NextSentencePrediction(), BitFit(modules=["seq_relationship"])),  # a head of two in the file
+    ],
+    ids=["a head of another size", "a head of another class"],
+)
+def test_what_the_stored_heads_leave_open_is_not_refused(
+    kind: type[PreTrainedModel], task: Task, tuning: TuningStrategy, tmp_path: Path
+) -> None:
+    folder = tiny_model_folder("bert", tmp_path / "bert")
+    kind(tiny_config("bert", {"num_labels": 5})).save_pretrained(folder)
+    subject = module("bert", task, tuning, tmp_path)
+    rehearse(subject)
+    subject.configure_model()
 
 
 def test_tokens_without_an_embedding_are_found(tmp_path: Path) -> None:
