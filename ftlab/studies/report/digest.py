@@ -18,6 +18,7 @@ from ftlab.studies.ranks import Ranking, data_factors, data_set, rank, scores_by
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.curves import Curve, curves
 from ftlab.studies.report.escaping import printable
+from ftlab.studies.report.fingerprints import Versions, versions
 from ftlab.studies.report.testitems import Column, over_items
 from ftlab.studies.statistics import Cost, Direction, Summary, pareto, summarise
 
@@ -178,6 +179,11 @@ class Digest:
         keys = dict.fromkeys(key for t in trials for key in t.tuned)
         points = {key: tuple((t.tuned.get(key), v) for t, v in zip(trials, values, strict=True)) for key in keys}
         return Tuning(tuple(values), tuple(best), points)
+
+    @cached_property
+    def versions(self) -> list[Versions]:
+        """What each trial wrote down of what it was run with, in the trials' order."""
+        return [versions(self.folder / r.folder) if r.folder else {} for r in self.records]
 
     @property
     def failures(self) -> list[TrialRecord]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from statistics import median
 
 from ftlab.studies.intervals import Interval
-from ftlab.studies.report.digest import Digest
+from ftlab.studies.report.digest import FAILED, Digest
 from ftlab.studies.report.factors import parts
+from ftlab.studies.report.fingerprints import changes
 from ftlab.studies.report.numbers import decimals, fixed, probability, seconds
 from ftlab.studies.report.rankings import told
 from ftlab.studies.statistics import Summary
@@ -96,6 +97,7 @@ def warnings(digest: Digest) -> list[str]:
             notes.setdefault(note, []).append(summary.variant)
     every = len(digest.summaries)
     found += [f"{'All variants' if every > 1 and len(those) == every else _names(those)}: {note}" for note, those in notes.items()]
+    found += changes([run for run in zip(digest.records, digest.versions, strict=True) if run[0].state not in FAILED])
     if digest.cached:
         found.append(SHARED)
     if digest.failures:
