@@ -179,7 +179,7 @@ def _notes(values: Sequence[float], planned: int, states: Mapping[State, int], i
     elif len(values) < LEAST[interval]:
         notes.append(f"{len(values)} seeds are fewer than the {LEAST[interval]} that the {interval} interval needs.")
     elif constant(values):
-        notes.append("All seeds gave the same score: the interval has no width because the seed changed nothing.")
+        notes.append("All seeds gave the same score: the interval has no width because the metric did not change with the seed.")
     return notes
 
 
