@@ -18,7 +18,7 @@ from ftlab.studies.statistics import Direction, scores_of
 
 Test = Literal["t", "wilcoxon"]
 Verdict = Literal["better", "worse", "not significant", "not tested"]
-"""`not tested` is said where too few seeds are common, or where seeds change nothing, so that there is no noise to test against."""
+"""`not tested` is said where too few seeds are common, or where all have the same difference, so that there is no noise to test against."""
 
 
 @dataclass(frozen=True, kw_only=True)

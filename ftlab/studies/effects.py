@@ -59,7 +59,7 @@ class FactorEffect:
         factor: Its name.
         levels: Mean of each; empty where no combination of the others has them all.
         seeds: Those on which all of it ended well.
-        anova: Of the factor; None of one seed or where seeds change nothing.
+        anova: Of the factor; None of one seed or where the effect is the same with every seed.
         notes: Sentences to print beside it.
     """
 

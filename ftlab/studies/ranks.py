@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -57,28 +58,80 @@ class Ranking:
 def data_factors(records: Iterable[TrialRecord]) -> tuple[str, ...]:
     """The factors that set nothing but the data source, whatever they are called: scores of two of their levels are of other rows.
 
-    One that changes the rows of the training split alone is none of them.
+    Factors that advance together (`zip`) hold data sets together where one of them does: records do not say which of them sets which key.
+    A factor that changes the rows of the training split alone is none of them.
 
     Args:
         records: Of one study.
     """
+    keys = _explained(records)
+    shared = Counter(key for found in keys.values() for key in found)
+    return tuple(f for f, found in keys.items() if _any_source(found) and all(_of_source(key) or shared[key] > 1 for key in found))
+
+
+def over_data(records: Iterable[TrialRecord]) -> tuple[str, ...]:
+    """The factors whose levels are of other rows, whatever else they set: an effect of theirs would compare scores of two data sets.
+
+    Args:
+        records: Of one study.
+    """
+    return tuple(f for f, found in _explained(records).items() if _any_source(found))
+
+
+def mixed(records: Iterable[TrialRecord], factors: Iterable[str]) -> dict[str, list[str]]:
+    """Data set → keys of the data source in which its variants differ all the same; only where there are any.
+
+    Args:
+        records: Of one study.
+        factors: Those that hold data sets.
+    """
+    factors = tuple(factors)
+    alike: dict[str, list[Mapping[str, object]]] = {}
+    for record in _firsts(records):
+        alike.setdefault(data_set(record.levels, factors), []).append(_settings(record))
+    found = {name: [key for key in _varied(those) if _of_source(key)] for name, those in alike.items()}
+    return {name: keys for name, keys in found.items() if keys}
+
+
+def _explained(records: Iterable[TrialRecord]) -> dict[str, list[str]]:
+    """Factor → keys that vary and have one value with each of its levels; it sets them, or advances with another that does."""
+    first = _firsts(records)
+    settings = [_settings(record) for record in first]
+    varied = _varied(settings)
+    found = {}
+    for factor in dict.fromkeys(f for record in first for f in record.levels):
+        levels = [record.levels.get(factor) for record in first]
+        found[factor] = [key for key in varied if _by_level(levels, [mine.get(key) for mine in settings])]
+    return found
+
+
+def _firsts(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     first: dict[str, TrialRecord] = {}
     for record in records:
         first.setdefault(record.variant, record)
-    keys = {f: set(_differing(first.values(), f)) for f in dict.fromkeys(f for record in first.values() for f in record.levels)}
-    return tuple(f for f, found in keys.items() if found and all(key == _SOURCE or key.startswith(f"{_SOURCE}.") for key in found))
+    return list(first.values())
 
 
-def _differing(records: Iterable[TrialRecord], factor: str) -> Iterator[str]:
-    """Keys in which variants differ that differ in this factor only."""
-    groups: dict[tuple[tuple[str, str], ...], Mapping[str, object]] = {}
-    for record in records:
-        if factor not in record.levels:
-            continue
-        rest = tuple(sorted((f, level) for f, level in record.levels.items() if f != factor))
-        mine = {key: _scored(value) for key, value in record.settings.items() if key not in record.tuned}
-        other = groups.setdefault(rest, mine)
-        yield from (key for key in {*mine, *other} if mine.get(key) != other.get(key))
+def _settings(record: TrialRecord) -> dict[str, object]:
+    return {key: _scored(value) for key, value in record.settings.items() if key not in record.tuned}
+
+
+def _varied(settings: Sequence[Mapping[str, object]]) -> list[str]:
+    return [key for key in dict.fromkeys(k for mine in settings for k in mine) if any(m.get(key) != settings[0].get(key) for m in settings)]
+
+
+def _by_level(levels: Sequence[str | None], values: Sequence[object]) -> bool:
+    """Whether one level always has one value."""
+    seen: dict[str | None, object] = {}
+    return all(seen.setdefault(level, value) == value for level, value in zip(levels, values, strict=True))
+
+
+def _any_source(keys: Iterable[str]) -> bool:
+    return any(map(_of_source, keys))
+
+
+def _of_source(key: str) -> bool:
+    return key == _SOURCE or key.startswith(f"{_SOURCE}.")
 
 
 def _scored(value: object) -> object:

@@ -17,6 +17,8 @@ has the formulas. `direction` is "minimize" or "maximize" everywhere; `notes` ar
 * `items.compare_items(one, other, direction) -> ItemComparison`: of seed → row → score each; paired bootstrap over the test items.
 * `items.mcnemar(one, other) -> McNemar`: exact, of row → right or wrong (1 or 0) of two runs.
 * `ranks.data_factors(records) -> tuple[str, ...]`: the factors that hold data sets; scores of two data sets are not to be compared.
+* `ranks.over_data(records) -> tuple[str, ...]`: the factors whose levels are of other rows, whatever else they set.
+* `ranks.mixed(records, factors) -> dict[str, list[str]]`: data set → keys of the source in which its variants differ all the same.
 * `ranks.scores_by(records, *factors) -> dict[str, dict[str, float]]`: data set → method → mean or nan, where factors hold the data sets.
 * `ranks.rank(scores, direction) -> Ranking`: Friedman's test, mean ranks, Nemenyi's critical difference and pairs.
 * `effects.main_effects(records, interval="t") -> list[FactorEffect]`: mean and interval per level of each factor, ANOVA.
@@ -177,7 +179,7 @@ def _notes(values: Sequence[float], planned: int, states: Mapping[State, int], i
     elif len(values) < LEAST[interval]:
         notes.append(f"{len(values)} seeds are fewer than the {LEAST[interval]} that the {interval} interval needs.")
     elif constant(values):
-        notes.append("All seeds gave the same score: the interval has no width because the seed changed nothing.")
+        notes.append("All seeds gave the same score: the interval has no width because the metric did not change with the seed.")
     return notes
 
 

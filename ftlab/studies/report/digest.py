@@ -14,10 +14,11 @@ from ftlab.errors import ConfigError, SecurityError
 from ftlab.studies.comparisons import Comparison, compare_pairs
 from ftlab.studies.contributions import Contribution, contributions, parts_of
 from ftlab.studies.intervals import Kind
-from ftlab.studies.ranks import Ranking, data_factors, data_set, rank, scores_by
+from ftlab.studies.ranks import Ranking, data_factors, data_set, mixed, over_data, rank, scores_by
 from ftlab.studies.records import TrialRecord
 from ftlab.studies.report.curves import Curve, curves
 from ftlab.studies.report.escaping import printable
+from ftlab.studies.report.fingerprints import Versions, versions
 from ftlab.studies.report.testitems import Column, over_items
 from ftlab.studies.statistics import Cost, Direction, Summary, pareto, summarise
 
@@ -88,6 +89,16 @@ class Digest:
         return data_factors(self.records)
 
     @cached_property
+    def mixed(self) -> dict[str, list[str]]:
+        """Data set → keys of the data source in which its variants differ, where no factor holds data sets alone."""
+        return mixed(self.records, self.data)
+
+    @cached_property
+    def over_data(self) -> tuple[str, ...]:
+        """The factors whose effects would compare scores of two data sets."""
+        return over_data(self.records)
+
+    @cached_property
     def by_data(self) -> dict[str, list[Summary]]:
         """Data set → its variants, the best first and those without a score last; one data set without a name where no factor holds any.
 
@@ -107,7 +118,12 @@ class Digest:
     @cached_property
     def best(self) -> dict[str, Summary]:
         """Data set → the variant with the best mean, where any has one."""
-        return {name: those[0] for name, those in self.by_data.items() if those[0].mean is not None}
+        return {name: those[0] for name, those in self._compared.items() if those[0].mean is not None}
+
+    @property
+    def _compared(self) -> dict[str, list[Summary]]:
+        """Data set → its variants, without those that are not of one data set after all."""
+        return {name: those for name, those in self.by_data.items() if name not in self.mixed}
 
     def is_best(self, summary: Summary) -> bool:
         """Whether no other variant has a better mean on its data set."""
@@ -124,13 +140,15 @@ class Digest:
 
         Corrected for all pairs: the best was chosen by the same scores, so it might have been any of them.
         """
-        pairs = [(two.variant, one.variant) for those in self.by_data.values() for one, two in combinations(those, 2)]
+        pairs = [(two.variant, one.variant) for those in self._compared.values() for one, two in combinations(those, 2)]
         best = {summary.variant for summary in self.best.values()}
         return {pair.one: pair for pair in compare_pairs(self.records, pairs, self.direction) if pair.other in best}
 
     @cached_property
     def ranking(self) -> Ranking | str | None:
         """Of the methods over data sets, or the sentence that says why there is none; None where no factor holds data sets."""
+        if self.data and self.mixed:
+            return f"No ranking: variants on {', '.join(self.mixed)} do not share one data set."
         try:
             return rank(scores_by(self.records, *self.data), self.direction) if self.data else None
         except ConfigError as few:
@@ -156,7 +174,7 @@ class Digest:
 
     def fronts(self, cost: Cost) -> list[list[str]]:
         """For each data set, the variants that no other one beats in both score and cost, the cheapest first."""
-        return [pareto(those, self.direction, cost) for those in self.by_data.values()]
+        return [pareto(those, self.direction, cost) for those in self._compared.values()]
 
     @cached_property
     def tuning(self) -> dict[str, Tuning]:
@@ -178,6 +196,11 @@ class Digest:
         keys = dict.fromkeys(key for t in trials for key in t.tuned)
         points = {key: tuple((t.tuned.get(key), v) for t, v in zip(trials, values, strict=True)) for key in keys}
         return Tuning(tuple(values), tuple(best), points)
+
+    @cached_property
+    def versions(self) -> list[Versions]:
+        """What each trial wrote down of what it was run with, in the trials' order."""
+        return [versions(self.folder / r.folder) if r.folder else {} for r in self.records]
 
     @property
     def failures(self) -> list[TrialRecord]:

@@ -15,8 +15,10 @@ Plain = dict[str, Any]
 
 
 def factors(digest: Digest) -> tuple[list[Plain], list[Plain]]:
-    """Main effects and interactions, one entry each, their p values corrected together."""
-    mains, pairs = main_effects(digest.records, digest.interval), interactions(digest.records, digest.interval)
+    """Main effects and interactions, one entry each, their p values corrected together; none compares scores of two data sets."""
+    apart = set(digest.over_data)
+    mains = [found for found in main_effects(digest.records, digest.interval) if found.factor not in apart]
+    pairs = [found for found in interactions(digest.records, digest.interval) if apart.isdisjoint(found.factors)]
     every: list[FactorEffect | Interaction] = [*mains, *pairs]
     p_values = holm([found.anova.p if found.anova else None for found in every])
     sentences = [_sentence(digest, found, p) for found, p in zip(every, p_values, strict=True)]

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from statistics import median
 
 from ftlab.studies.intervals import Interval
-from ftlab.studies.report.digest import Digest
+from ftlab.studies.report.digest import FAILED, Digest
 from ftlab.studies.report.factors import parts
+from ftlab.studies.report.fingerprints import changes
 from ftlab.studies.report.numbers import decimals, fixed, probability, seconds
 from ftlab.studies.report.rankings import told
 from ftlab.studies.statistics import Summary
 
 SHARED = "cache_features: the first run of a kind computes the hidden states for all, so its time and memory are more than the others'."
+_APART = "scores on two data sets are not compared; give the data a factor of its own, and zip it with what goes with it."
 _NAMED = 6
 """How many variants a sentence names before it counts them."""
 
@@ -40,9 +42,10 @@ def _places(digest: Digest, summary: Summary) -> int:
 
 def findings(digest: Digest) -> list[str]:
     """The sentences at the head of a report."""
-    if not digest.best:
+    if all(summary.mean is None for summary in digest.summaries):
         return ["No variant has a score yet." if digest.running else "No variant has a score: no trial ended well."]
     found = [text for name, best in digest.best.items() for text in (_best(digest, name, best), *_compared(digest, best))]
+    found += [f"{f'On {name}, no' if name else 'No'} variant is named best: variants differ in their data." for name in digest.mixed]
     ranks = [f"Ranks over {', '.join(digest.data)}. {told(digest)}"] if digest.data else []
     return [*found, *ranks, *digest.over_items, *(entry["text"] for entry in parts(digest)), *_budget(digest)]
 
@@ -96,6 +99,10 @@ def warnings(digest: Digest) -> list[str]:
             notes.setdefault(note, []).append(summary.variant)
     every = len(digest.summaries)
     found += [f"{'All variants' if every > 1 and len(those) == every else _names(those)}: {note}" for note, those in notes.items()]
+    for name, keys in digest.mixed.items():
+        where = f"On {name}, variants" if name else "Variants"
+        found.append(f"{where} differ in {', '.join(keys)}, which no factor sets alone, and {_APART}")
+    found += changes([run for run in zip(digest.records, digest.versions, strict=True) if run[0].state not in FAILED])
     if digest.cached:
         found.append(SHARED)
     if digest.failures:

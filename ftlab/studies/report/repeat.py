@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 from ftlab import strict_yaml
 from ftlab.errors import ConfigError
 from ftlab.redact import redacted
 from ftlab.studies.report.digest import Digest
+from ftlab.studies.report.fingerprints import Versions, fingerprint
 from ftlab.studies.report.markup import Markup, block, joined, tag
 
-VERSIONS = "versions.json"
 STUDY = "study.yaml"
 _CONFIG = "config.yaml"
 _LARGEST = 1 << 20
@@ -78,9 +76,9 @@ def _place(config: Path) -> PurePath | None:
 
 def section(digest: Digest) -> Markup:
     """The content of the section."""
-    versions = [_versions(digest.folder / r.folder) for r in digest.records if r.folder]
-    facts = [("Versions", _alike(_packages(v) for v in versions)), ("Data", _alike(_named(v, "data") for v in versions))]
-    facts += [("Base model", _alike(_named(v, "base") for v in versions)), ("Git", _alike(_git(v) for v in versions))]
+    versions = digest.versions
+    facts = [("Versions", _alike(_packages(v) for v in versions)), ("Data", _alike(fingerprint(v, "data") for v in versions))]
+    facts += [("Base model", _alike(fingerprint(v, "base") for v in versions)), ("Git", _alike(_git(v) for v in versions))]
     parts = [
         tag("h3", None, "The study"),
         tag("p", {"class": "soft"}, f"{_FROM} That of a single trial stands in its row above."),
@@ -100,25 +98,12 @@ def _file(path: Path, title: str) -> Iterator[Markup]:
         yield tag("details", None, tag("summary", None, title), block(content))
 
 
-def _versions(folder: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads((folder / VERSIONS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a trial that failed early has none; the page says how many runs each fact is from
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _packages(versions: Mapping[str, Any]) -> str:
+def _packages(versions: Versions) -> str:
     found = versions.get("packages")
     return ", ".join(f"{name} {version}" for name, version in found.items()) if isinstance(found, dict) else ""
 
 
-def _named(versions: Mapping[str, Any], name: str) -> str:
-    found = versions.get("fingerprints")
-    return str(found[name]) if isinstance(found, dict) and found.get(name) else ""
-
-
-def _git(versions: Mapping[str, Any]) -> str:
+def _git(versions: Versions) -> str:
     found = versions.get("git")
     if not isinstance(found, dict) or not found.get("commit"):
         return ""

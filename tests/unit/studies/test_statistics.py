@@ -77,10 +77,10 @@ def test_one_seed_has_a_mean_a_warning_and_no_interval() -> None:
     assert found.notes == ("One seed: no interval, and no comparison with it can be tested.",)
 
 
-def test_seeds_that_change_nothing_are_said() -> None:
+def test_scores_that_do_not_change_with_the_seed_are_said() -> None:
     (found,) = summarise(table({"a": [0.7] * 5}))
     assert [*ends(found.t), *ends(found.bootstrap)] == pytest.approx([0.7] * 4)
-    assert "the seed changed nothing" in found.notes[0]
+    assert "because the metric did not change with the seed" in found.notes[0]
 
 
 def test_what_did_not_end_well_is_left_out_and_counted() -> None:
