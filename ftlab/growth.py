@@ -85,7 +85,7 @@ def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBas
         Name → the modules that hold new rows; empty where no token is new.
 
     Raises:
-        ConfigError: The tokenizer belongs to another model, or the embedding is not a plain one.
+        ConfigError: The tokenizer belongs to another model, or an embedding is not a plain one.
     """
     size = len(tokenizer)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -103,6 +103,8 @@ def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBas
     new = NewRows(_mean_rows(embedding, first, size - first))
     grown: list[nn.Module] = [new]
     output = output_of(model)
+    if isinstance(output, nn.Linear) and not _gives_logits(model, output, rows):
+        raise ConfigError(f"model.backbone.new_tokens: {type(model).__name__} has no plain output embedding to grow; use tokens it knows.")
     model.set_input_embeddings(GrownEmbedding(embedding, new, first))  # type: ignore[operator]
     if isinstance(output, nn.Linear):
         tied = output.weight is embedding.weight
@@ -132,6 +134,13 @@ def _first_new(backbone: Backbone, tokenizer: PreTrainedTokenizerBase, rows: int
         return min(int(tokenizer.convert_tokens_to_ids(token)) for token in backbone.new_tokens)  # type: ignore[arg-type]
     named_last = backbone.pad_token != "auto" and tokenizer.pad_token_id == size - 1
     return rows if named_last and rows == size - 1 else size
+
+
+def _gives_logits(model: nn.Module, output: nn.Linear, rows: int) -> bool:
+    """Whether `output` alone makes the logits: DeBERTa's newer head has the input's rows for it, MobileBERT's a second map beside it."""
+    heads = [children for children in (list(m.children()) for m in model.modules()) if any(m is output for m in children)]
+    second = any(isinstance(m, nn.Linear) and m.in_features == rows for children in heads for m in children if m is not output)
+    return output.out_features == rows and not second
 
 
 def _mean_rows(module: nn.Embedding | nn.Linear, used: int, count: int) -> Tensor:

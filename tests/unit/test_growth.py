@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,21 @@ def test_the_tokenizer_of_another_model_is_refused(settings: dict[str, object], 
         f"model.backbone: the tokenizer of {big} has {tokens} tokens, but {small} has an embedding of 200, "
         "so they belong to different models; name the model's own tokenizer."
     )
+
+
+@pytest.mark.parametrize("family", ["DebertaV2", "MobileBert"])
+def test_a_head_that_is_more_than_a_map_of_its_own_is_refused(family: str, tmp_path: Path) -> None:
+    """The newer head of DeBERTa takes the rows of the input, MobileBERT's the weights of two maps."""
+    folder = tiny_model_folder("deberta-v2", tmp_path, {"legacy": False})
+    if family == "MobileBert":
+        widths = {"hidden_size": 32, "embedding_size": 16, "intra_bottleneck_size": 16, "intermediate_size": 32}
+        config = transformers.MobileBertConfig(**widths, vocab_size=SIZE, num_hidden_layers=1, pad_token_id=0)  # type: ignore[arg-type]
+        transformers.MobileBertForMaskedLM(config).save_pretrained(folder)
+    grown(folder, Full(), {"new_tokens": []}, MASKED)
+    wanted = f"model.backbone.new_tokens: {family}ForMaskedLM has no plain output embedding to grow; use tokens it knows."
+    with pytest.raises(ConfigError, match=f"^{re.escape(wanted)}$"):
+        grown(folder, Full(), task=MASKED)
+    configured(Backbone(name=str(folder), new_tokens=NEW), CLASSES, Full())
 
 
 @pytest.mark.parametrize("tokens", [["a"], ["<call>", "<call>"], ["</s>"]])
