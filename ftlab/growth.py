@@ -47,7 +47,7 @@ class GrownEmbedding(nn.Module):
 
 
 class GrownLinear(nn.Module):
-    """An output embedding in which the rows from `first` on are new; a bias has none for them."""
+    """An output embedding in which the rows from `first` on are new; a bias counts for those that the map below has a place for."""
 
     def __init__(self, base: nn.Linear, new: NewRows, first: int) -> None:
         super().__init__()
@@ -55,11 +55,22 @@ class GrownLinear(nn.Module):
         self.new = new
         self.first = first
 
+    @property
+    def bias(self) -> Tensor | None:
+        """That of the map below; BERT and its kin ask their output embedding for it."""
+        return self.base.bias
+
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, D) hidden states → (…, V) logits."""
         old: Tensor = self.base(hidden)
-        new = F.linear(hidden, self.new.weight.to(hidden.dtype)).to(old.dtype)
+        new = F.linear(hidden, self.new.weight.to(hidden.dtype), self._new_bias()).to(old.dtype)
         return torch.cat([old[..., : self.first], new, old[..., self.first + new.shape[-1] :]], dim=-1)
+
+    def _new_bias(self) -> Tensor | None:
+        """Of the new rows, where the table below has unused ones in their place; it is 0 for those beyond."""
+        count = len(self.new.weight)
+        known = None if self.bias is None else self.bias[self.first : self.first + count]
+        return None if known is None or not len(known) else F.pad(known, (0, count - len(known)))
 
 
 def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> dict[str, nn.Module]:
@@ -74,7 +85,7 @@ def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBas
         Name → the modules that hold new rows; empty where no token is new.
 
     Raises:
-        ConfigError: The tokenizer belongs to another model, or the embedding is not a plain one.
+        ConfigError: The tokenizer belongs to another model, or an embedding is not a plain one.
     """
     size = len(tokenizer)
     embedding = model.get_input_embeddings()  # type: ignore[operator]
@@ -92,13 +103,28 @@ def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBas
     new = NewRows(_mean_rows(embedding, first, size - first))
     grown: list[nn.Module] = [new]
     output = output_of(model)
+    if isinstance(output, nn.Linear) and not _gives_logits(model, output, rows):
+        raise ConfigError(f"model.backbone.new_tokens: {type(model).__name__} has no plain output embedding to grow; use tokens it knows.")
     model.set_input_embeddings(GrownEmbedding(embedding, new, first))  # type: ignore[operator]
     if isinstance(output, nn.Linear):
         tied = output.weight is embedding.weight
         grown += [] if tied else [NewRows(_mean_rows(output, first, size - first))]
-        model.set_output_embeddings(GrownLinear(output, grown[-1], first))  # type: ignore[operator, arg-type]
+        put_in_place(model, output, GrownLinear(output, grown[-1], first))  # type: ignore[arg-type]
     model.config.get_text_config().vocab_size = max(size, rows)  # type: ignore[union-attr, operator]
     return {name: m for name, m in model.named_modules() if any(m is g for g in grown)}
+
+
+def put_in_place(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put an output embedding wherever another one stands; the setter of BERT and its kin would also share out its bias.
+
+    Args:
+        model: Changed in place.
+        old: A module of it.
+        new: What takes its place.
+    """
+    for name in [name for name, m in model.named_modules(remove_duplicate=False) if m is old]:
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, new)
 
 
 def _first_new(backbone: Backbone, tokenizer: PreTrainedTokenizerBase, rows: int) -> int:
@@ -108,6 +134,13 @@ def _first_new(backbone: Backbone, tokenizer: PreTrainedTokenizerBase, rows: int
         return min(int(tokenizer.convert_tokens_to_ids(token)) for token in backbone.new_tokens)  # type: ignore[arg-type]
     named_last = backbone.pad_token != "auto" and tokenizer.pad_token_id == size - 1
     return rows if named_last and rows == size - 1 else size
+
+
+def _gives_logits(model: nn.Module, output: nn.Linear, rows: int) -> bool:
+    """Whether `output` alone makes the logits: DeBERTa's newer head has the input's rows for it, MobileBERT's a second map beside it."""
+    heads = [children for children in (list(m.children()) for m in model.modules()) if any(m is output for m in children)]
+    second = any(isinstance(m, nn.Linear) and m.in_features == rows for children in heads for m in children if m is not output)
+    return output.out_features == rows and not second
 
 
 def _mean_rows(module: nn.Embedding | nn.Linear, used: int, count: int) -> Tensor:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ftlab.errors import ConfigError
-from ftlab.growth import GrownEmbedding, GrownLinear
+from ftlab.growth import GrownEmbedding, GrownLinear, put_in_place
 
 
 def save_whole(model: nn.Module, folder: Path) -> None:
@@ -70,17 +71,40 @@ def _folded_output(model: nn.Module, grown: object, shared: nn.Parameter | None)
     if not isinstance(grown, GrownLinear):
         yield
         return
-    linear, rows, bias = grown.base, grown.base.weight, grown.base.bias
+    linear, rows = grown.base, grown.base.weight
     linear.weight = nn.Parameter(_with_rows(rows, grown), requires_grad=False) if shared is None else shared
-    if bias is not None:
-        linear.bias = nn.Parameter(nn.functional.pad(bias.detach(), (0, len(linear.weight) - len(bias))), requires_grad=False)
     linear.out_features = len(linear.weight)
-    model.set_output_embeddings(linear)  # type: ignore[operator]
+    put_in_place(model, grown, linear)
+    try:
+        with _padded_biases(model, linear):
+            yield
+    finally:
+        linear.weight, linear.out_features = rows, len(rows)
+        put_in_place(model, linear, grown)
+
+
+@contextmanager
+def _padded_biases(model: nn.Module, linear: nn.Linear) -> Iterator[None]:
+    """With zeros for new tokens at the end of the bias of `linear`, and of what a head of RoBERTa's or BERT's kin has beside it."""
+    places = _bias_places(model, linear)
+    longer = {p: nn.Parameter(F.pad(p.detach(), (0, len(linear.weight) - len(p))), requires_grad=False) for _, _, p in places}
+    for module, leaf, bias in places:
+        setattr(module, leaf, longer[bias])
     try:
         yield
     finally:
-        linear.weight, linear.bias, linear.out_features = rows, bias, len(rows)
-        model.set_output_embeddings(grown)  # type: ignore[operator]
+        for module, leaf, bias in places:
+            setattr(module, leaf, bias)
+
+
+def _bias_places(model: nn.Module, linear: nn.Linear) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Wherever the bias of `linear` stands, and where transformers would have it if the model's weights were tied."""
+    found = dict(model.named_parameters(remove_duplicate=False))
+    same = {name for name, p in found.items() if p is linear.bias}
+    tied: dict[str, str] = getattr(model, "_tied_weights_keys", None) or {}
+    same |= {source for target, source in tied.items() if target in same}
+    split = ((name.rpartition("."), found[name]) for name in sorted(same & found.keys()))
+    return [(model.get_submodule(parent), leaf, p) for (parent, _, leaf), p in split]
 
 
 def _with_rows(old: Tensor, grown: GrownEmbedding | GrownLinear) -> Tensor:

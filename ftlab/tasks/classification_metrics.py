@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassMatthewsCorrCoef, MultilabelMatthewsCorrCoef
+from torchmetrics.regression import SpearmanCorrCoef
 from torchmetrics.utilities import dim_zero_cat
 
 Kind: TypeAlias = Literal["single", "ordinal", "multi", "regression"]
@@ -19,7 +21,9 @@ def classification_metrics(kind: Kind, names: Sequence[str], thresholds: float |
 
     As in scikit-learn, a class that is neither predicted nor present is left out of the macro means; of several labels per row
     each counts, as 0 where its figure is undefined. Accuracy and Matthews correlation of several labels are over all 0/1 decisions.
-    Ordered labels also have Cohen's kappa with quadratic weights, and several labels the thresholds with the best F1.
+    Matthews correlation is 0 where it is undefined: where one class alone is present, or is predicted. A correlation of numbers is NaN
+    where either side is constant, as it is with one row. Ordered labels also have Cohen's kappa with quadratic weights, and several
+    labels the thresholds with the best F1.
 
     Args:
         kind: As in `SequenceClassification`.
@@ -38,7 +42,7 @@ def classification_metrics(kind: Kind, names: Sequence[str], thresholds: float |
                 "precision": c.MultilabelPrecision(count, validate_args=False),
                 "recall": c.MultilabelRecall(count, validate_args=False),
                 "f1": c.MultilabelF1Score(count, validate_args=False),
-                "mcc": c.MultilabelMatthewsCorrCoef(count, validate_args=False),
+                "mcc": MultilabelMcc(count, validate_args=False),
                 "tuned": BestThresholds(names, thresholds),
             },
             compute_groups=False,
@@ -49,7 +53,7 @@ def classification_metrics(kind: Kind, names: Sequence[str], thresholds: float |
             "precision": c.MulticlassPrecision(count, validate_args=False),
             "recall": c.MulticlassRecall(count, validate_args=False),
             "f1": c.MulticlassF1Score(count, validate_args=False),
-            "mcc": c.MulticlassMatthewsCorrCoef(count, validate_args=False),
+            "mcc": MulticlassMcc(count, validate_args=False),
             **({"kappa": c.MulticlassCohenKappa(count, weights="quadratic", validate_args=False)} if kind == "ordinal" else {}),
         },
         compute_groups=False,
@@ -64,8 +68,41 @@ def _regression(count: int) -> dict[str, Metric | MetricCollection]:
         return {
             "mse": r.MeanSquaredError(num_outputs=count),
             "pearson": r.PearsonCorrCoef(num_outputs=count),
-            "spearman": r.SpearmanCorrCoef(num_outputs=count),
+            "spearman": Spearman(num_outputs=count),
         }
+
+
+class MulticlassMcc(MulticlassMatthewsCorrCoef):
+    """Matthews correlation, 0 where it is undefined; torchmetrics makes up other numbers where there are two classes."""
+
+    def compute(self) -> Tensor:
+        """Of the rows seen."""
+        return super().compute() if _varies(self.confmat) else torch.zeros((), device=self.confmat.device)
+
+
+class MultilabelMcc(MultilabelMatthewsCorrCoef):
+    """The same over all 0/1 decisions."""
+
+    def compute(self) -> Tensor:
+        """Of the rows seen."""
+        return super().compute() if _varies(self.confmat.sum(0)) else torch.zeros((), device=self.confmat.device)
+
+
+def _varies(confusion: Tensor) -> bool:
+    """Whether more than one class is present and more than one is predicted, by a table of counts (classes, classes)."""
+    return all(int((confusion.sum(dim) > 0).sum()) > 1 for dim in (0, 1))
+
+
+class Spearman(SpearmanCorrCoef):
+    """Spearman's correlation, NaN where it is undefined; torchmetrics has 0 for a constant, and ranks what is no number."""
+
+    def compute(self) -> Tensor:
+        """Of the rows seen, one value for each output."""
+        found: Tensor = super().compute()
+        for state in (self.preds, self.target):
+            values = dim_zero_cat(state)
+            found = found.masked_fill((values == values[:1]).all(0) | values.isnan().any(0), torch.nan)
+        return found
 
 
 class BestThresholds(Metric):

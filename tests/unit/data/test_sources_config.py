@@ -21,6 +21,8 @@ SOURCES: list[type[DataSource]] = [Csv, HubDataset, JsonLines, LabelledFiles, Pa
 ITEMS = [
     {"text": "1", "n": 1, "x": 1.0, "yes": True, "none": None, "tags": ["a", "1"], "scores": [1, 2.5], "odd": "null", "list": "[1]"},
     {"chat": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "true"}]},
+    {"answers": {"text": ["Ada", "1"], "answer_start": [0, 7]}},
+    {"answers": {"text": [], "answer_start": []}, "texts": {"text": ["Ada", "1"]}},
 ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from scipy import stats
 from sklearn import metrics as sk
 from torch import Tensor
@@ -103,10 +105,61 @@ def test_several_numbers(size: int) -> None:
         assert found[name] == pytest.approx(sum(e[name] for e in each) / 3, rel=1e-6)
 
 
-def test_a_correlation_with_a_constant_is_undefined_and_no_warning() -> None:
-    found = evaluated("regression", torch.ones(8, 1), random(8, 1), 4)
+ODD = random(8, 1)
+NO_NUMBER = torch.tensor([torch.nan, 1, 2, 3, 4, 5, 6, 7])[:, None]
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+@pytest.mark.parametrize(
+    ("guess", "truth"),
+    [(torch.ones(8, 1), ODD), (ODD, torch.ones(8, 1)), (torch.ones(8, 1), torch.ones(8, 1)), (ODD[:1], ODD[1:2]), (NO_NUMBER, ODD)],
+    ids=["constant outputs", "constant rows", "both", "one row", "no number"],
+)
+def test_a_correlation_that_is_undefined_is_nan_and_no_warning(guess: Tensor, truth: Tensor, size: int) -> None:
+    found = evaluated("regression", guess, truth, size)
     assert math.isnan(found["pearson"])
-    assert found["mse"] == pytest.approx(float(((1 - random(8, 1)) ** 2).mean()), rel=1e-6)
+    assert math.isnan(found["spearman"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert math.isnan(stats.spearmanr(guess[:, 0].numpy(), truth[:, 0].numpy()).statistic)
+    assert found["mse"] == pytest.approx(float(((guess - truth) ** 2).mean()), rel=1e-6, nan_ok=True)
+
+
+def test_of_several_numbers_one_may_be_undefined() -> None:
+    truth = random(9, 2, seed=1)
+    guess = truth * torch.tensor([1.0, 0.0])
+    found = evaluated("regression", guess, truth, 4)
+    assert (found["pearson_0"], found["spearman_0"]) == pytest.approx((1, 1))
+    assert all(math.isnan(found[name]) for name in ("pearson", "pearson_1", "spearman", "spearman_1"))
+
+
+TABLES = [(a, b, c, d) for a in (0, 1, 3) for b in (0, 2) for c in (0, 5) for d in (0, 1, 4) if a + b + c + d]
+
+
+@pytest.mark.parametrize("counts", TABLES, ids=str)
+def test_matthews_correlation_of_two_classes_is_that_of_scikit_learn(counts: tuple[int, ...]) -> None:
+    """Also where it is undefined, because one class alone is present or predicted."""
+    cells = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
+    truth, guess = cells // 2, cells % 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of one class
+        expected = float(sk.matthews_corrcoef(truth, guess))
+    found = evaluated("single", torch.eye(2)[guess], truth, 3)["mcc"]
+    assert found == pytest.approx(expected, abs=1e-6)
+    twice = evaluated("multi", guess[:, None].repeat(1, 2) - 0.5, truth[:, None].repeat(1, 2).float(), 3)
+    assert twice["mcc"] == pytest.approx(expected, abs=1e-6)
+    if len(truth.unique()) == len(guess.unique()) == 2:
+        plain = torchmetrics.classification.MulticlassMatthewsCorrCoef(2)
+        assert found == float(plain(guess, truth))
+
+
+@pytest.mark.filterwarnings("ignore:Metric `SpearmanCorrcoef` will save:UserWarning")
+def test_correlations_that_are_defined_are_those_of_torchmetrics_to_the_bit() -> None:
+    truth, guess = random(64, 3, seed=1).double().round(decimals=1), random(64, 3).double()
+    plain = torchmetrics.regression.SpearmanCorrCoef(num_outputs=3).set_dtype(torch.float64)
+    plain.update(guess, truth)
+    found = evaluated("regression", guess, truth, 7)
+    assert [found[f"spearman_{i}"] for i in range(3)] == plain.compute().tolist()
 
 
 def test_rows_without_a_label_are_left_out() -> None:
