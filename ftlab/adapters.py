@@ -62,6 +62,10 @@ def starts_in_base(model: nn.Module) -> bool:
     return any(isinstance(m, Start) for m in model.modules())
 
 
+class PeftDiffersError(ConfigError):
+    """PEFT's format has a place for all of it, but PEFT computes something else."""
+
+
 def save_lora(model: nn.Module, folder: Path) -> None:
     """Write a PEFT folder.
 
@@ -74,6 +78,7 @@ def save_lora(model: nn.Module, folder: Path) -> None:
 
     Raises:
         ConfigError: PEFT's format cannot hold what was trained.
+        PeftDiffersError: It can, and PEFT would not compute the same.
     """
     config: LoraConfig = _config(model)
     held = dict(_held(model))
@@ -219,10 +224,18 @@ def _heads(model: nn.Module) -> set[str]:
 
 
 def _new_tokens(model: nn.Module) -> dict[str, list[int]]:
-    """Name of an embedding → the ids of its new rows; one tied to another follows it."""
+    """Name of an embedding → the ids of its new rows; one tied to another follows it.
+
+    Raises:
+        PeftDiffersError: An output with new rows has a bias.
+    """
     found: dict[str, list[int]] = {}
     seen: set[NewRows] = set()
     for name, module in model.named_modules():
+        if isinstance(module, GrownLinear) and module.bias is not None:
+            raise PeftDiffersError(
+                f"PEFT leaves out the bias of '{name}' where rows for new tokens are trained; use `ftlab export --merge`."
+            )
         if isinstance(module, GrownEmbedding | GrownLinear) and module.new not in seen:
             seen.add(module.new)
             found[name] = list(range(module.first, module.first + len(module.new.weight)))

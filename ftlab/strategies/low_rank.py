@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Literal
 
 from torch import nn
 
-from ftlab.adapters import save_lora
+from ftlab.adapters import PeftDiffersError, save_lora
 from ftlab.errors import ConfigError
+from ftlab.native import save_native
 from ftlab.strategies.base import TuningStrategy
 from ftlab.strategies.lora_peft import add_lora, merge_lora
 from ftlab.strategies.peft_plus import with_faster_b
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,11 @@ class LowRank(TuningStrategy):
         return groups if self.lora_plus_ratio is None else with_faster_b(groups, self.lora_plus_ratio)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        save_lora(model, folder)
+        try:
+            save_lora(model, folder)
+        except PeftDiffersError as error:
+            log.warning("the export is in ftlab's own format, which plain PEFT does not open: %s", error)
+            save_native(self, model, folder)
 
     def merge(self, model: nn.Module) -> nn.Module:
         return merge_lora(model)

@@ -94,3 +94,12 @@ def test_a_checkpoint_fills_another_model(family: str, task: Task, tmp_path: Pat
     again.configure_model()
     again.adapted.load_state_dict(state, strict=False)
     assert torch.equal(logits(module.adapted, batch), logits(again.adapted.eval(), batch))
+
+
+@EVERY
+def test_an_adapter_opens_as_it_was_trained(family: str, task: Task, tmp_path: Path) -> None:
+    """PEFT leaves out the bias of an output whose new rows are trained; such an adapter is written in ftlab's own format."""
+    module, batch = learnt(family, task, tmp_path / "base", LoRA(r=2))
+    assert export(module, tmp_path / "out", Facts(), [batch.inputs]).holds
+    output = output_of(module.adapted)
+    assert (tmp_path / "out" / "adapter_config.json").exists() == (output is None or getattr(output, "bias", None) is None)
