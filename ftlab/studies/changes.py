@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ftlab.errors import ConfigError
@@ -58,11 +59,28 @@ def check_same(old: StudySpec, new: StudySpec, extend: bool, scored: bool = True
     other = [c for c in found if not c.extends and (scored or not c.scores)]
     if other:
         until = ", which may change only while no trial is complete, pruned or running" if any(c.scores for c in other) else ""
-        raise ConfigError(f"the study {old.name} has been run with other settings: {listed(other)}{until}; undo it, or choose a new name.")
+        raise ConfigError(_another(old.name, other, until))
     more = [c for c in found if c.extends]
     if more and not extend:
         raise ConfigError(f"the study {old.name} has changed: {listed(more)}; add --extend to run what is new, or choose a new name.")
     return found
+
+
+def edited(spec: StudySpec) -> str:
+    """Why no trial of a study may begin: a plugin's file, which each trial imports anew, holds other code than the study began with.
+
+    Args:
+        spec: The study as `settle` returned it.
+
+    Returns:
+        A sentence that names the plugin; empty where the code is the same.
+    """
+    found = list(_code(spec, replace(spec, code=None)))
+    return _another(spec.name, found) if found else ""
+
+
+def _another(name: str, found: Sequence[Change], until: str = "") -> str:
+    return f"the study {name} has been run with other settings: {listed(found)}{until}; undo it, or choose a new name."
 
 
 def listed(found: Sequence[Change]) -> str:
@@ -103,7 +121,10 @@ def code_of(plugins: Sequence[str]) -> dict[str, str]:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else ""
+    if path.suffix == ".py":
+        with suppress(OSError):  # what cannot be read is other code than what could
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
 
 
 def _code(old: StudySpec, new: StudySpec) -> Iterator[Change]:

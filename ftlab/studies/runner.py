@@ -145,6 +145,8 @@ class Runner:
             logged = ", ".join(done.logged) or "nothing"
             sentence = f"metric {self.queue.spec.metric} was never logged by the first run; it logged: {logged}; correct it in the study."
             self._stop(HaltError(sentence, _INVALID))
+        if done.edited:
+            self._stop(HaltError(done.edited, _INVALID))
         if done.outcome == "stopped" and done.code == STORAGE:
             self._stop(HaltError(f"{done.error.rstrip('.')}; the study stops before the next trial meets the same.", STORAGE))
         if done.outcome == "failed":
