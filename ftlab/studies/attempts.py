@@ -24,8 +24,8 @@ Outcome = Literal["waiting", "running", "complete", "pruned", "failed", "timeout
 FAULTY = ("failed", "timeout", "invalid")
 """Outcomes of a trial that did not end well and is over, until the same command is given again."""
 _SAID = (*FAULTY, "stopped", "withdrawn")
-CRASHES = (1, 6)
-"""Exit codes of `ftlab fit` after which it may go better another time; the others say what is wrong with what was asked."""
+REFUSALS = (2, 3, 4, 5, 7)
+"""Exit codes of `ftlab fit` that say what is wrong with what was asked; after any other, also one not of its own, it may go better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,7 @@ class Attempt:
     @property
     def crashed(self) -> bool:
         """Whether another attempt may go better."""
-        code = self.result.get("code")
-        return self.outcome == "failed" and (not isinstance(code, int) or code in CRASHES or not 0 <= code < 128)
+        return self.outcome == "failed" and self.result.get("code") not in REFUSALS
 
 
 def attempt(study: str, trial: FrozenTrial) -> Attempt:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from ftlab.run_folder import FEATURES
 from ftlab.studies.attempts import Outcome
 from ftlab.studies.changes import edited
-from ftlab.studies.outcome import Metrics, found, said
+from ftlab.studies.outcome import SILENT, Metrics, found, said
 from ftlab.studies.planned import Planned
 from ftlab.studies.queue import Claim, Queue
 from ftlab.studies.words import RUNS, words
@@ -218,6 +218,7 @@ class Job:
         outcome: Outcome = self.ending or ("lost" if orphaned else "stopped" if code in (STORAGE, *_SIGNALLED) else "failed")
         sentence = f"it took longer than {self.queue.spec.timeout_minutes:g} minutes" if outcome == "timeout" else sentence
         sentence = f"ended by signal {-code}: {sentence}" if code < 0 and outcome == "failed" else sentence
+        sentence = f"it ended with exit code {code} and said nothing" if code > 0 and sentence == SILENT else sentence
         sentence = "the process that had forked it ended" if outcome == "lost" else sentence
         value = None
         if outcome == "pruned":

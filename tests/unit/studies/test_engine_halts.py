@@ -49,6 +49,13 @@ class Orphan(Made):
         return None
 
 
+@pytest.mark.parametrize(("code", "own"), [(1, 1), (3, 3), (77, 6), (-11, 6)])
+def test_the_study_ends_with_a_code_of_its_own(tmp_path: Path, code: int, own: int) -> None:
+    with pytest.raises(FtlabError, match=r"^the first \d trials failed alike: ") as caught:
+        run_study(study(tmp_path, seeds=20, retries=0), tmp_path, start=Fits({"*": lambda: Made(code)}))
+    assert caught.value.exit_code == own
+
+
 @pytest.mark.parametrize("workers", [2, 4])
 def test_failures_of_one_cause_stop_several_workers_too(tmp_path: Path, workers: int) -> None:
     fits = SlowFits({"*": "no such model"})
