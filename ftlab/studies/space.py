@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab import registry
 from ftlab.errors import ConfigError
-from ftlab.studies.canonical import flat, plain
+from ftlab.studies.canonical import flat, plain, spelled
 from ftlab.studies.levels import check_key
 from ftlab.studies.spec import DECLARED, Dimension, PerVariant, Space, StudySpec, Tune
 from ftlab.studies.taking import at_least, mapping, only, shown, typed
@@ -179,5 +179,15 @@ def drawn(space: Mapping[str, Dimension], params: Mapping[str, object]) -> dict[
     """Settings for what Optuna drew: a choice is stored as its place in the list, since Optuna takes plain values only."""
     found: dict[str, object] = {}
     for key, value in params.items():
-        found |= flat(key, space[key].choices[int(str(value))] if space[key].kind == "choice" else value)
+        found |= chosen(key, space[key].choices[int(str(value))]) if space[key].kind == "choice" else {key: value}
     return found
+
+
+def chosen(key: str, value: object) -> dict[str, object]:
+    """Settings for one of the values of a choice.
+
+    Args:
+        key: What is searched.
+        value: As the study file has it.
+    """
+    return spelled(flat(key, value))
