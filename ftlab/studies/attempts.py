@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
-PLAN, RESULT, FAILURES = "plan", "result", "failures"
-"""User attributes: what is run, what came of it, and how often this trial had crashed before."""
+PLAN, RESULT, FAILURES, REVIVED = "plan", "result", "failures", "revived"
+"""User attributes: what is run, what came of it, how often this trial had crashed before, and that it had been pruned before."""
 Outcome = Literal["waiting", "running", "complete", "pruned", "failed", "timeout", "invalid", "stopped", "lost", "withdrawn"]
 """`stopped` is one that a signal or a full disk ended, `lost` one whose runner died, `withdrawn` one that another attempt stands for."""
-_SAID = ("failed", "timeout", "invalid", "stopped", "withdrawn")
-CRASHES = (1, 6)
-"""Exit codes of `ftlab fit` after which it may go better another time; the others say what is wrong with what was asked."""
+FAULTY = ("failed", "timeout", "invalid")
+"""Outcomes of a trial that did not end well and is over, until the same command is given again."""
+_SAID = (*FAULTY, "stopped", "withdrawn")
+REFUSALS = (2, 3, 4, 5, 7)
+"""Exit codes of `ftlab fit` that say what is wrong with what was asked; after any other, also one not of its own, it may go better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class Attempt:
         failures: How often the trial had crashed before it.
         value: The metric.
         result: What its runner wrote down at its end.
+        revived: It goes on with a trial that had been pruned, and is not pruned again.
     """
 
     study: str
@@ -47,6 +50,7 @@ class Attempt:
     failures: int
     value: float | None
     result: Mapping[str, Any]
+    revived: bool = False
 
     @property
     def live(self) -> bool:
@@ -56,8 +60,7 @@ class Attempt:
     @property
     def crashed(self) -> bool:
         """Whether another attempt may go better."""
-        code = self.result.get("code")
-        return self.outcome == "failed" and (not isinstance(code, int) or code in CRASHES or not 0 <= code < 128)
+        return self.outcome == "failed" and self.result.get("code") not in REFUSALS
 
 
 def attempt(study: str, trial: FrozenTrial) -> Attempt:
@@ -66,6 +69,7 @@ def attempt(study: str, trial: FrozenTrial) -> Attempt:
     return Attempt(
         study=study, number=trial.number, planned=Planned(**trial.user_attrs[PLAN]), outcome=_outcome(trial, result),
         failures=trial.user_attrs.get(FAILURES, 0), value=trial.value if trial.values else None, result=result,
+        revived=trial.user_attrs.get(REVIVED, False),
     )  # fmt: skip
 
 
@@ -89,9 +93,12 @@ def by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
 def standing(attempts: Sequence[Attempt]) -> Attempt | None:
     """The attempt that stands for a trial: the finished one, else the first that runs or waits, else the last.
 
-    Two runners that look at once may both add an attempt. Whoever sees the later one sees the earlier one too, so all of them agree.
+    Of one that was revived only the attempts behind that count, unless one before was complete. Two runners that look at once may both
+    add an attempt. Whoever sees the later one sees the earlier one too, so all of them agree.
     """
-    for wanted in (("complete", "pruned"), ("running", "waiting")):
+    if not any(each.outcome == "complete" for each in attempts):
+        attempts = [each for each in attempts if each.revived] or attempts
+    for wanted in (("complete",), ("pruned",), ("running", "waiting")):
         for each in attempts:
             if each.outcome in wanted:
                 return each
@@ -100,6 +107,8 @@ def standing(attempts: Sequence[Attempt]) -> Attempt | None:
 
 def judged(study: str, storage: BaseStorage) -> Study:
     """What a pruner compares: of each trial the attempt that stands for it, so that none competes with itself or counts twice.
+
+    One that did not end well is left out, however good it was on its way: it cannot be chosen, so nothing must be ended for it.
 
     Args:
         study: Name of Optuna's study.
@@ -111,7 +120,7 @@ def judged(study: str, storage: BaseStorage) -> Study:
         def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
             trials = super().get_trials(deepcopy)
             tries = by_key(attempt(self.study_name, trial) for trial in trials)
-            numbers = {one.number for one in map(standing, tries.values()) if one is not None}
+            numbers = {one.number for one in map(standing, tries.values()) if one is not None and one.outcome not in FAULTY}
             return [trial for trial in trials if trial.number in numbers and (states is None or trial.state in states)]
 
     return Judged(study, storage)
@@ -128,8 +137,8 @@ def next_failures(last: Attempt | None, retries: int) -> int | None:
     return None
 
 
-def best(attempts: Iterable[Attempt | None], direction: str) -> Attempt | None:
-    """The complete attempt of the best value, the first of equal ones; None where none is complete."""
-    whole = [each for each in attempts if each is not None and each.outcome == "complete" and each.value is not None]
+def best(attempts: Iterable[Attempt | None], direction: str, outcome: Outcome = "complete") -> Attempt | None:
+    """The attempt with one outcome that has the best value, the first of equal ones; None where none ended so."""
+    whole = [each for each in attempts if each is not None and each.outcome == outcome and each.value is not None]
     sign = 1 if direction == "minimize" else -1
     return min(whole, key=lambda each: sign * (each.value or 0.0), default=None)

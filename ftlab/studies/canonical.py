@@ -20,6 +20,9 @@ _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASC
 _TEXTS = {"str", "Path", "list", "tuple", "Sequence", "dict", "Mapping"}
 """Words of the type of a key that takes no number."""
 
+_WHOLES = {"int", "list", "tuple", "Sequence"}
+"""Words of the type of a key that takes whole numbers."""
+
 
 class _Text(str):
     """Text that looks like a number and is none, also where its key is no longer known."""
@@ -102,6 +105,35 @@ def _takes_text(key: str) -> bool:
     """Whether a key takes text and no number, as far as the source of its class says."""
     types = [set(re.findall(r"\w+", each.type)) - {"None", "Optional"} for each in _parameters(key)]
     return bool(types) and all("str" in words and words <= _TEXTS for words in types)
+
+
+def spelled(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings that a study file names, as `ftlab fit` takes them; not what is drawn from a range, where 4.0 is no whole number.
+
+    Args:
+        settings: Dotted key → value.
+    """
+    return {key: whole(value, key) for key, value in settings.items()}
+
+
+def whole(value: object, key: str) -> object:
+    """A value as `ftlab fit` takes it: 4 for 4.0 where a key takes whole numbers and no others, which there are one value's spellings.
+
+    Args:
+        value: As YAML holds it.
+        key: The dotted key under which it stands.
+    """
+    if isinstance(value, list | tuple):
+        return [whole(each, key) for each in value]
+    if isinstance(value, float | str) and isinstance(found := canonical(value, key), float) and found.is_integer() and _takes_whole(key):
+        return int(found)
+    return value
+
+
+def _takes_whole(key: str) -> bool:
+    """Whether a key takes whole numbers and no others; 1.0 is all batches where 1 is one."""
+    types = [set(re.findall(r"\w+", each.type)) - {"None", "Optional"} for each in _parameters(key)]
+    return bool(types) and all("int" in words and words <= _WHOLES for words in types)
 
 
 def _parameters(key: str) -> Iterator[source.Parameter]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import takewhile, zip_longest
 from pathlib import Path
 
 from ftlab.errors import ConfigError
-from ftlab.studies.canonical import digest_of, flat
+from ftlab.studies.canonical import canonical, digest_of, flat
 from ftlab.studies.levels import settled
 from ftlab.studies.spec import StudySpec, Tune, plain_of
-from ftlab.studies.taking import shown
+from ftlab.studies.taking import LONGEST, shown
 from ftlab.studies.variants import Variant, variants
 
 _WHAT = ("name", "metric", "direction", "stop", "knockout", "cache_features")
@@ -22,6 +24,10 @@ _HOW = ("retries", "timeout_minutes")
 """What they do not depend on."""
 _SHOWN = 3
 """Changes that a message lists."""
+_ABSENT = object()
+"""In place of a value that is not there."""
+_BEFORE = 20
+"""Characters that are shown before those in which two long texts differ."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,28 @@ def check_same(old: StudySpec, new: StudySpec, extend: bool, scored: bool = True
     other = [c for c in found if not c.extends and (scored or not c.scores)]
     if other:
         until = ", which may change only while no trial is complete, pruned or running" if any(c.scores for c in other) else ""
-        raise ConfigError(f"the study {old.name} has been run with other settings: {listed(other)}{until}; undo it, or choose a new name.")
+        raise ConfigError(_another(old.name, other, until))
     more = [c for c in found if c.extends]
     if more and not extend:
         raise ConfigError(f"the study {old.name} has changed: {listed(more)}; add --extend to run what is new, or choose a new name.")
     return found
+
+
+def edited(spec: StudySpec) -> str:
+    """Why no trial of a study may begin: a plugin's file, which each trial imports anew, holds other code than the study began with.
+
+    Args:
+        spec: The study as `settle` returned it.
+
+    Returns:
+        A sentence that names the plugin; empty where the code is the same.
+    """
+    found = list(_code(spec, replace(spec, code=None)))
+    return _another(spec.name, found) if found else ""
+
+
+def _another(name: str, found: Sequence[Change], until: str = "") -> str:
+    return f"the study {name} has been run with other settings: {listed(found)}{until}; undo it, or choose a new name."
 
 
 def listed(found: Sequence[Change]) -> str:
@@ -82,7 +105,7 @@ def changes(old: StudySpec, new: StudySpec) -> Iterator[Change]:
     for key in _WHAT + _HOW:
         was, now = (plain_of(getattr(spec, key)) for spec in (old, new))
         if digest_of(was) != digest_of(now):
-            yield Change(f"{key} was {shown(was)} and is {shown(now)}", key in _HOW, key in _SCORES)
+            yield Change(_differ(key, key, was, now), key in _HOW, key in _SCORES)
     before, after = _flat(old.base_content), _flat(new.base_content)
     yield from _keys("base: ", before, after)
     yield from _keys("set: ", old.set, new.set)
@@ -103,7 +126,10 @@ def code_of(plugins: Sequence[str]) -> dict[str, str]:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else ""
+    if path.suffix == ".py":
+        with suppress(OSError):  # what cannot be read is other code than what could
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""
 
 
 def _code(old: StudySpec, new: StudySpec) -> Iterator[Change]:
@@ -126,9 +152,46 @@ def _keys(where: str, old: Mapping[str, object], new: Mapping[str, object]) -> I
     before, after = settled(old), settled(new)
     for key in sorted(before.keys() | after.keys()):
         if digest_of([key in before, before.get(key)]) != digest_of([key in after, after.get(key)]):
-            was = f"was {shown(old[key])}" if key in old else "was not set"
-            now = f"is {shown(new[key])}" if key in new else "is not set"
-            yield Change(f"{where}{key} {was} and {now}", False)
+            yield Change(_differ(f"{where}{key}", key, old.get(key, _ABSENT), new.get(key, _ABSENT)), False)
+
+
+def _differ(place: str, key: str, was: object, now: object) -> str:
+    """A clause with what two values were and are; of those that are too long to be shown, the first place within them that differs.
+
+    Args:
+        place: Where they stand, as the clause calls it.
+        key: The dotted key under which they stand.
+        was: As it was run; `_ABSENT` for nothing.
+        now: What is asked.
+    """
+    if max(len(repr(was)), len(repr(now))) > LONGEST:
+        for name, below, *pair in _inner(key, was, now):
+            if not _same(below, *pair):
+                return _differ(place + name, below, *pair)
+        if isinstance(was, str) and isinstance(now, str):
+            was, now = _behind(was, now)
+    then = "was not set" if was is _ABSENT else f"was {shown(was)}"
+    return f"{place} {then} and is {'not set' if now is _ABSENT else shown(now)}"
+
+
+def _behind(was: str, now: str) -> tuple[str, str]:
+    """Two texts without what they begin with alike, but for some characters before they differ."""
+    cut = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(was, now, strict=False))) - _BEFORE
+    return (f"…{was[cut:]}", f"…{now[cut:]}") if cut > 0 else (was, now)
+
+
+def _same(key: str, was: object, now: object) -> bool:
+    return _ABSENT not in (was, now) and digest_of(canonical(was, key)) == digest_of(canonical(now, key))
+
+
+def _inner(key: str, was: object, now: object) -> Iterator[tuple[str, str, object, object]]:
+    """What two values hold in the same places: name of the place, the key that says what a name there means, and both."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for name in sorted(was.keys() | now.keys(), key=str):
+            yield f".{name}", key if name == "class_path" else "", was.get(name, _ABSENT), now.get(name, _ABSENT)
+    elif isinstance(was, list) and isinstance(now, list):
+        for number, (before, after) in enumerate(zip_longest(was, now, fillvalue=_ABSENT)):
+            yield f"[{number}]", key, before, after
 
 
 def _seeds(old: StudySpec, new: StudySpec) -> Iterator[Change]:
@@ -148,7 +211,7 @@ def _tuning(old: Tune | None, new: Tune | None) -> Iterator[Change]:
     for key in ("space", "seed"):
         was, now = (plain_of(getattr(tune, key)) for tune in (old, new))
         if digest_of(was) != digest_of(now):
-            yield Change(f"tune.{key} was {shown(was)} and is {shown(now)}", False)
+            yield Change(_differ(f"tune.{key}", f"tune.{key}", was, now), False)
     if old.trials != new.trials:
         yield Change(f"tune.trials was {old.trials} and is {new.trials}", new.trials > old.trials)
     for name in sorted(old.per.keys() | new.per.keys()):

@@ -11,8 +11,8 @@ from ftlab import preflight, registry
 from ftlab.errors import ConfigError
 from ftlab.given import COMMAND_LINE, SLOTS, Given, given, take
 from ftlab.keys import CLASS_KEYS
-from ftlab.studies.canonical import digest_of, flat, plain
-from ftlab.studies.space import space_of
+from ftlab.studies.canonical import digest_of, plain
+from ftlab.studies.space import chosen, space_of
 from ftlab.studies.spec import DECLARED, Dimension, StudySpec, plain_of
 from ftlab.studies.taking import told
 from ftlab.studies.variants import Variant
@@ -113,13 +113,13 @@ def _draws(space: Mapping[str, Dimension]) -> Iterator[dict[str, object]]:
     """The ends of every range and all choices, in as few settings as that takes; one without any where nothing is searched."""
     count = max((max(2, len(d.choices)) for d in space.values()), default=1)
     for number in range(count):
-        yield {leaf: value for key, d in space.items() for leaf, value in flat(key, _drawn(d, number)).items()}
+        yield {leaf: value for key, d in space.items() for leaf, value in _drawn(key, d, number).items()}
 
 
-def _drawn(of: Dimension, number: int) -> object:
+def _drawn(key: str, of: Dimension, number: int) -> dict[str, object]:
     if of.kind == "choice":
-        return of.choices[number % len(of.choices)]
-    return of.high if number else of.low
+        return chosen(key, of.choices[number % len(of.choices)])
+    return {key: of.high if number else of.low}
 
 
 def _parser() -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ftlab.folders import try_writing
 from ftlab.run_folder import write_text
-from ftlab.studies.attempts import Attempt
+from ftlab.studies.attempts import FAULTY, REFUSALS, Attempt
 from ftlab.studies.identity import check_folder, settle
 from ftlab.studies.job import Start
 from ftlab.studies.queue import Queue
@@ -118,7 +118,7 @@ def _summary(queue: Queue, halted: HaltError | None, folder: Path) -> int:
     standing = [one for one in map(queue.standing, queue.wanted) if one is not None]
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(queue.states().items()))
     print(f"study {queue.spec.name}: {counts}; {folder / RESULTS}")
-    failed = [one for one in standing if one.outcome in ("failed", "timeout", "invalid")]
+    failed = [one for one in standing if one.outcome in FAULTY]
     for one in failed[:_LISTED]:
         print(f"  {one.planned.variant} {one.planned.id}: {one.outcome}, {one.result.get('error', '')}", file=sys.stderr)
     if len(failed) > _LISTED:
@@ -132,5 +132,5 @@ def _summary(queue: Queue, halted: HaltError | None, folder: Path) -> int:
 
 def _code(failed: Sequence[Attempt], untuned: Sequence[str]) -> int:
     """That of the failures where they agree; a crash, or what was not in time, is the environment's."""
-    codes = {code if isinstance(code := one.result.get("code"), int) and 1 < code < 128 else _CRASHED for one in failed}
+    codes = {code if (code := one.result.get("code")) in REFUSALS else _CRASHED for one in failed}
     return codes.pop() if len(codes) == 1 else _CRASHED if codes or untuned else 0

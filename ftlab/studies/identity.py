@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -43,23 +44,25 @@ def settle(store: Store, spec: StudySpec, folder: Path, extend: bool) -> StudySp
         extend: Whether it may have more variants and seeds than before.
 
     Returns:
-        The study with the base that was kept, which nobody edits while it runs.
+        The study with the base that was kept, which nobody edits while it runs, and the code of its plugins, which somebody may.
 
     Raises:
         ConfigError: It is another study, or asks for more without `extend`.
         StorageError: The folder cannot be written.
     """
     check_folder(spec, folder)
+    code = code_of(spec.plugins)
+    spec = replace(spec, code=code)
     for name in store.names(spec.name):
         store.patiently(fail_stale, store.study(name, spec.direction))
     changed = check(store, spec, extend)
     if any(change.scores for change in changed):
         _direct(store, spec)
     compared = store.study(f"{spec.name}/seeds", spec.direction)
-    asked = jsonable({"document": spec.document, "base": spec.base_content, "plugins": code_of(spec.plugins)})
+    asked = jsonable({"document": spec.document, "base": spec.base_content, "plugins": code})
     if compared.user_attrs.get(_ATTRIBUTE) != asked:
         store.patiently(compared.set_user_attr, _ATTRIBUTE, asked)
-    return keep(spec, folder)
+    return replace(keep(spec, folder), code=code)
 
 
 def check(store: Store, spec: StudySpec, extend: bool) -> list[Change]:

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 
 from ftlab.run_folder import FEATURES
 from ftlab.studies.attempts import Outcome
-from ftlab.studies.outcome import Metrics, found, said
+from ftlab.studies.changes import edited
+from ftlab.studies.outcome import SILENT, Metrics, found, said
 from ftlab.studies.planned import Planned
 from ftlab.studies.queue import Claim, Queue
 from ftlab.studies.words import RUNS, words
@@ -61,6 +62,7 @@ class Ended:
         begun: When it was asked for, by the monotonic clock.
         seconds: From its fork to its end.
         orphaned: It died because what had forked it did.
+        edited: Why it must not run now; see `ftlab.studies.changes.edited`.
     """
 
     planned: Planned
@@ -72,6 +74,7 @@ class Ended:
     begun: float = 0.0
     seconds: float = 0.0
     orphaned: bool = False
+    edited: str = ""
 
 
 @dataclass(kw_only=True)
@@ -98,6 +101,7 @@ class Job:
     _asked: float = 0.0
     _offset: int = 0
     _step: int = -1
+    _edited: str | None = None
 
     def __post_init__(self) -> None:
         planned = self.planned
@@ -138,6 +142,9 @@ class Job:
         if self.ending:
             return self._finished("stopped" if self.ending == "stopped" else None, None, "it had not begun")
         if not _held(self.run):
+            if found := edited(self.queue.spec):
+                self._edited = found
+                return self._finished("stopped", None, found)
             self._begun = now
             self._offset = self.log.stat().st_size if self.log.exists() else 0
             variant, planned = self.queue.variants[self.planned.variant], self.planned
@@ -148,7 +155,16 @@ class Job:
             return self._finished("failed", None, f"{self.run} is still held by a process of a runner that died; end it")
         return None
 
+    def _prove(self, child: Child) -> None:
+        """End it where plugins were edited while it waited for its fork, which imports them."""
+        if self._edited is None and child.forked is not None:
+            self._edited = edited(self.queue.spec)
+            if self._edited and not self.ending:
+                self._leave("stopped")
+                child.kill()
+
     def _watch(self, child: Child, now: float) -> None:
+        self._prove(child)
         minutes = self.queue.spec.timeout_minutes
         if self.ending in ("stopped", "pruned"):  # it saves a checkpoint, for which the limit does not count
             if now - self._asked > _LEAVE:
@@ -202,6 +218,7 @@ class Job:
         outcome: Outcome = self.ending or ("lost" if orphaned else "stopped" if code in (STORAGE, *_SIGNALLED) else "failed")
         sentence = f"it took longer than {self.queue.spec.timeout_minutes:g} minutes" if outcome == "timeout" else sentence
         sentence = f"ended by signal {-code}: {sentence}" if code < 0 and outcome == "failed" else sentence
+        sentence = f"it ended with exit code {code} and said nothing" if code > 0 and sentence == SILENT else sentence
         sentence = "the process that had forked it ended" if outcome == "lost" else sentence
         value = None
         if outcome == "pruned":
@@ -234,7 +251,7 @@ class Job:
                 outcome, error = None, "another runner has taken it over"
         return Ended(
             planned=self.planned, outcome=outcome, code=code, error=error, value=value, logged=logged,
-            begun=self._begun, seconds=self.seconds, orphaned=orphaned,
+            begun=self._begun, seconds=self.seconds, orphaned=orphaned, edited=self._edited or "",
         )  # fmt: skip
 
 

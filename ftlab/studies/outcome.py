@@ -16,6 +16,8 @@ _BESIDE = ("step", "time", "epoch")
 _SUMMARY = {"trainable_params": "trainable_params", "tokens": "tokens", "peak_memory": "peak_memory_bytes"}
 _TAIL = 20
 """Lines of the log that are kept of a run that failed."""
+SILENT = "it said nothing of it"
+"""Where a log holds no sentence."""
 _LONGEST = 300
 """Characters of a sentence."""
 
@@ -111,7 +113,7 @@ def said(log: Path, start: int) -> tuple[str, list[str]]:
     except OSError:
         text = ""
     lines = [_printable(line) for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ftlab: ")] or _raised(lines) or ["it said nothing of it"]
+    errors = [line for line in lines if line.startswith("ftlab: ")] or _raised(lines) or [SILENT]
     sentence = errors[-1].removeprefix("ftlab: ").removeprefix("error: ")
     return str(redacted(sentence))[:_LONGEST], [str(redacted(line)) for line in lines[-_TAIL:]]
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ftlab.studies import attempts
-from ftlab.studies.attempts import FAILURES, PLAN, RESULT, Attempt, Outcome
+from ftlab.studies.attempts import FAILURES, FAULTY, PLAN, RESULT, REVIVED, Attempt, Outcome
 from ftlab.studies.planned import Planned, compared, in_turns, tuning
 from ftlab.studies.space import distributions, space_of
 from ftlab.studies.spec import StudySpec
@@ -66,7 +66,7 @@ class Queue:
         for planned in self.wanted:
             last = self.standing(planned)
             over = planned.phase == "tune" and planned.variant in settled
-            if last is not None and last.outcome in ("failed", "timeout", "invalid") and not over:
+            if last is not None and last.outcome in FAULTY and not over:
                 self._add(planned, 0)
         for each in [a for found in self.known.values() for a in found]:
             if each.outcome == "waiting" and each.planned.key not in keys:
@@ -81,6 +81,7 @@ class Queue:
             if each.outcome == "waiting" and attempts.standing(self.known[each.planned.key]) is not each:
                 self._withdraw(each)  # two runners have added it
         missing = [(planned, count) for planned in self.wanted if (count := self._next(planned)) is not None]
+        missing += [(planned, 0) for planned in self._spared()]
         for planned, failures in missing:
             self._add(planned, failures)
         if missing:
@@ -105,6 +106,8 @@ class Queue:
     def hopeless(self, claim: Claim, step: int, value: float) -> bool:
         """Report a value on the way; whether the study's pruner ends the trial.
 
+        It ends none beside which nothing of the variant is complete or runs: the variant would be left without a choice.
+
         Raises:
             UpdateFinishedTrialError: The trial is not this runner's any more.
         """
@@ -113,7 +116,10 @@ class Queue:
             self._pruners[name] = pruner(self.spec.stop), self.store.patiently(attempts.judged, name, rdb)
         chosen, others = self._pruners[name]
         self.store.patiently(rdb.set_trial_intermediate_value, claim.trial, step, value)
-        return self.store.patiently(chosen.prune, others, self.store.patiently(rdb.get_trial, claim.trial))
+        if not self.store.patiently(chosen.prune, others, self.store.patiently(rdb.get_trial, claim.trial)) or claim.attempt.revived:
+            return False
+        trials = self.store.patiently(partial(others.get_trials, deepcopy=False))
+        return any(each.number != claim.attempt.number and each.state.name in ("COMPLETE", "RUNNING") for each in trials)
 
     def finish(
         self, claim: Claim, outcome: Outcome, result: Mapping[str, Any], value: float | None = None
@@ -173,10 +179,24 @@ class Queue:
         begun = [a for found in self.known.values() for a in found if a.planned.phase == "seeds" and a.planned.variant == variant]
         if begun:
             return min(begun, key=lambda each: each.number).planned.tuned
-        if any(self._next(one) is not None or (last := self.standing(one)) is None or last.live for one in planned):
-            return None
-        chosen = attempts.best(map(self.standing, planned), self.spec.direction)
+        chosen = attempts.best(map(self.standing, planned), self.spec.direction) if self._over(planned) else None
         return None if chosen is None else chosen.planned.tuned
+
+    def _over(self, planned: Iterable[Planned]) -> bool:
+        """Whether trials have all ended for good."""
+        return not any(self._next(one) is not None or (last := self.standing(one)) is None or last.live for one in planned)
+
+    def _spared(self) -> list[Planned]:
+        """Of each variant whose tuning ended with nothing complete the best trial of those that were pruned: it goes on after all.
+
+        What they were pruned for may have failed later, on this machine or on another.
+        """
+        found = []
+        for planned in filter(self._over, self.tuning.values()):
+            tries = [self.standing(one) for one in planned]
+            chosen = None if attempts.best(tries, self.spec.direction) else attempts.best(tries, self.spec.direction, "pruned")
+            found += [one for one in planned if chosen is not None and one.key == chosen.planned.key]
+        return found
 
     def _next(self, planned: Planned) -> int | None:
         last = self.standing(planned)
@@ -191,9 +211,10 @@ class Queue:
 
         name = f"{self.spec.name}/tune/{planned.variant}" if planned.phase == "tune" else self._compared
         space = distributions(space_of(self.spec, self.variants[planned.variant])) if planned.params else {}
+        revived = any(each.outcome == "pruned" for each in self.known.get(planned.key, []))
+        noted = {**({FAILURES: failures} if failures else {}), **({REVIVED: True} if revived else {})}
         made = create_trial(
-            state=TrialState.WAITING, params=dict(planned.params), distributions=space,
-            user_attrs={PLAN: planned.plain(), **({FAILURES: failures} if failures else {})},
+            state=TrialState.WAITING, params=dict(planned.params), distributions=space, user_attrs={PLAN: planned.plain(), **noted},
         )  # fmt: skip
         self.store.patiently(self._studies[name].add_trial, made)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ftlab.errors import FtlabError, StorageError
 from ftlab.signals import WATCHED, SignalFlag
+from ftlab.studies.attempts import REFUSALS
 from ftlab.studies.job import STORAGE, Ended, Job, Start
 from ftlab.studies.queue import Queue
 
@@ -26,7 +27,7 @@ _QUICK = 10.0
 """Seconds within which they fail; what runs for longer is not like them."""
 _DEATHS = 5
 """Of the process that forks trials, with nothing complete between them, after which the study stops."""
-_INVALID, _ENVIRONMENT = 2, 6
+_BUG, _INVALID, _ENVIRONMENT = 1, 2, 6
 
 
 class HaltError(FtlabError):
@@ -145,6 +146,8 @@ class Runner:
             logged = ", ".join(done.logged) or "nothing"
             sentence = f"metric {self.queue.spec.metric} was never logged by the first run; it logged: {logged}; correct it in the study."
             self._stop(HaltError(sentence, _INVALID))
+        if done.edited:
+            self._stop(HaltError(done.edited, _INVALID))
         if done.outcome == "stopped" and done.code == STORAGE:
             self._stop(HaltError(f"{done.error.rstrip('.')}; the study stops before the next trial meets the same.", STORAGE))
         if done.outcome == "failed":
@@ -167,7 +170,7 @@ class Runner:
         if self._failure is None or len(self._alike) != 1 or self._alike.total() < _ALIKE or self._goes():
             return False
         if not self._jobs:
-            code = self._failure.code if self._failure.code is not None and 0 < self._failure.code < 128 else _ENVIRONMENT
+            code = self._failure.code if self._failure.code in (_BUG, *REFUSALS) else _ENVIRONMENT
             self._stop(HaltError(f"the first {self._alike.total()} trials failed alike: {self._failure.error}", code))
         return all(job.seconds < _QUICK for job in self._jobs.values())
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab import registry
 from ftlab.errors import ConfigError
-from ftlab.studies.canonical import flat, plain
-from ftlab.studies.levels import check_key
+from ftlab.studies.canonical import digest_of, flat, plain, spelled
+from ftlab.studies.levels import check_key, settled
 from ftlab.studies.spec import DECLARED, Dimension, PerVariant, Space, StudySpec, Tune
 from ftlab.studies.taking import at_least, mapping, only, shown, typed
 
@@ -56,7 +56,7 @@ def parsed_space(value: object, where: str) -> Space:
     found: dict[str, Dimension] = {}
     for key, each in mapping(value, where).items():
         check_key(key, where)
-        found[plain(key)] = _dimension(each, f"{where}.{key}")
+        found[plain(key)] = _dimension(key, each, f"{where}.{key}")
     return found
 
 
@@ -71,7 +71,7 @@ def _per(value: object, where: str) -> PerVariant:
     return PerVariant(trials=trials, space=parsed_space(entry["space"], f"{where}.space") if "space" in entry else None)
 
 
-def _dimension(value: object, where: str) -> Dimension:
+def _dimension(key: str, value: object, where: str) -> Dimension:
     entry = mapping(value, where)
     only(entry, KINDS, where)
     if len(entry) != 1:
@@ -79,7 +79,7 @@ def _dimension(value: object, where: str) -> Dimension:
     [(kind, given)] = entry.items()
     values = typed(given, list, f"{where}.{kind}")
     if kind == "choice":
-        return _choice(values, where)
+        return _choice(key, values, where)
     number = int if kind == "int" else float
     if len(values) != 2:
         raise ConfigError(f"{where}.{kind} is {shown(values)}; write the smallest and the largest number, [low, high].")
@@ -91,9 +91,15 @@ def _dimension(value: object, where: str) -> Dimension:
     return Dimension(kind=KINDS[KINDS.index(kind)], low=low, high=high)  # type: ignore[arg-type]  # `only` has seen it
 
 
-def _choice(values: list[Any], where: str) -> Dimension:
+def _choice(key: str, values: list[Any], where: str) -> Dimension:
     if len(values) < 2:
         raise ConfigError(f"{where}.choice is {shown(values)}; list at least two values to choose from.")
+    known: dict[str, object] = {}
+    for place, value in enumerate(values):
+        other = known.setdefault(digest_of(settled(flat(key, value))), value)
+        if len(known) == place:
+            same = f"{shown(value)} twice" if repr(value) == repr(other) else f"{shown(other)} and {shown(value)}, which are one value"
+            raise ConfigError(f"{where}.choice has {same}; keep one of them.")
     return Dimension(kind="choice", choices=tuple(values))
 
 
@@ -179,5 +185,15 @@ def drawn(space: Mapping[str, Dimension], params: Mapping[str, object]) -> dict[
     """Settings for what Optuna drew: a choice is stored as its place in the list, since Optuna takes plain values only."""
     found: dict[str, object] = {}
     for key, value in params.items():
-        found |= flat(key, space[key].choices[int(str(value))] if space[key].kind == "choice" else value)
+        found |= chosen(key, space[key].choices[int(str(value))]) if space[key].kind == "choice" else {key: value}
     return found
+
+
+def chosen(key: str, value: object) -> dict[str, object]:
+    """Settings for one of the values of a choice.
+
+    Args:
+        key: What is searched.
+        value: As the study file has it.
+    """
+    return spelled(flat(key, value))

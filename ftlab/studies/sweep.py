@@ -13,6 +13,7 @@ from ftlab.errors import ConfigError, suggest
 from ftlab.given import SLOTS
 from ftlab.keys import CLASS_KEYS
 from ftlab.run_folder import write_text
+from ftlab.studies.canonical import spelled, whole
 from ftlab.studies.space import space_of, trials_of
 from ftlab.studies.spec import Dimension, StudySpec
 from ftlab.studies.variants import Variant, variants
@@ -46,7 +47,7 @@ def write_sweep(spec: StudySpec, folder: Path, only: str | None = None) -> Path:
     for variant in chosen:
         files.append(str((folder / "variants" / f"{variant.name}.yaml").resolve()))
         names = {"run.study": spec.name, "run.variant": variant.name, "run.name": variant.name}
-        write_text(Path(files[-1]), yaml.safe_dump(nested({**variant.settings, **names}, spec.base_content), sort_keys=False))
+        write_text(Path(files[-1]), yaml.safe_dump(nested({**spelled(variant.settings), **names}, spec.base_content), sort_keys=False))
     sweep = _sweep(spec, files, spaces[0], sum(trials_of(spec, variant) for variant in chosen))
     write_text(folder / "sweep.yaml", yaml.safe_dump(sweep, sort_keys=False))
     return folder / "sweep.yaml"
@@ -68,15 +69,15 @@ def _sweep(spec: StudySpec, files: list[str], space: Mapping[str, Dimension], tr
         "program": "ftlab",
         "method": "random" if space else "grid",
         "metric": {"name": spec.metric, "goal": spec.direction},
-        "parameters": {**parameters, **{key: _parameter(dimension) for key, dimension in space.items()}},
+        "parameters": {**parameters, **{key: _parameter(key, dimension) for key, dimension in space.items()}},
         "command": ["${env}", "ftlab", "fit", *plugins, "--config", str(spec.base), "--trainer.logger", "WandbLogger", "${args}"],
     }
     return {**found, "run_cap": trials} if space else found
 
 
-def _parameter(dimension: Dimension) -> dict[str, Any]:
+def _parameter(key: str, dimension: Dimension) -> dict[str, Any]:
     if dimension.kind == "choice":
-        return {"values": [json.dumps(value) if _has_null(value) else value for value in dimension.choices]}
+        return {"values": [json.dumps(value) if _has_null(value) else whole(value, key) for value in dimension.choices]}
     number = int if dimension.kind == "int" else float
     return {"distribution": _DISTRIBUTIONS[dimension.kind], "min": number(dimension.low), "max": number(dimension.high)}
 

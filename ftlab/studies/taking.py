@@ -10,6 +10,8 @@ from ftlab.errors import ConfigError, FtlabError, suggest
 
 T = TypeVar("T")
 
+LONGEST = 100
+"""Characters of a value within a sentence."""
 _WORDS = {bool: "true or false", str: "text", int: "a whole number", float: "a number", dict: "keys and values", list: "a list"}
 
 
@@ -69,7 +71,7 @@ def printable(value: object, where: str) -> None:
 
 def shown(value: object) -> str:
     """A value within a sentence."""
-    return "null" if value is None else f"{value!r:.100}"
+    return "null" if value is None else f"{value!r:.{LONGEST}}"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ftlab.studies.canonical import spelled
 from ftlab.studies.spec import StudySpec
 from ftlab.studies.variants import Variant
 
@@ -29,7 +30,7 @@ def words(
         identity: The run's id; None makes it from the seed.
     """
     given = ["fit", *(word for target in spec.plugins for word in ("--plugin", target)), "--config", str(spec.base)]
-    for key, value in ordered({**variant.settings, **tuned}).items():
+    for key, value in ordered({**spelled(variant.settings), **tuned}).items():
         given += option(key, value)
     given += ["--seed_everything", str(seed), "--run.root", str(folder / RUNS)]
     given += ["--run.study", spec.name, "--run.variant", variant.name]

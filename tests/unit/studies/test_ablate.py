@@ -49,6 +49,13 @@ def test_what_would_run(dry: Dry, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base.yaml", "study.yaml"]
 
 
+def test_a_whole_number_may_be_spelled_with_a_point(dry: Dry) -> None:
+    tune = {"trials": 2, "space": {"data.batch_size": {"choice": [4.0, "8"]}}}
+    found = dry(factors={"model.tuning.r": [4.0, 2, "8.0"]}, set={"trainer.max_steps": 3.0, "model.tuning.layers": [0.0]}, tune=tune)
+    assert (found.code, found.err) == (0, "")
+    assert found.out.splitlines()[2].split() == ["r4", "4", "5", "2", "7"]
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_study_that_is_stopped_has_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: bool

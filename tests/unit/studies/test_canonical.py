@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlab.studies.canonical import canonical, digest_of
+from ftlab.studies.canonical import canonical, digest_of, whole
 from ftlab.studies.spec import parse
 from ftlab.studies.variants import plan
 from tests.unit.studies.files import study
@@ -42,3 +42,22 @@ def test_commits_that_look_like_numbers_are_variants_of_their_own(tmp_path: Path
     found = plan(parse(study(tmp_path, factors={COMMIT: ["12e4567", "34e9999", "1e5", "10e4", "main"]})))
     assert [v.name for v in found.variants] == ["12e4567", "34e9999", "1e5", "10e4", "main"]
     assert found.aliases == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "taken"),
+    [
+        ("model.tuning.r", 4.0, "4"),
+        ("model.tuning.r", "4.0", "4"),
+        ("model.tuning.layers", [0.0, 1], "[0, 1]"),
+        ("model.tuning.r", 4.5, "4.5"),
+        ("model.tuning.r", True, "True"),
+        ("model.tuning.r", float("inf"), "inf"),
+        ("trainer.limit_train_batches", 1.0, "1.0"),
+        ("model.optimizer.lr", 1.0, "1.0"),
+        ("model.tuning.alpha", 16.0, "16.0"),
+        (COMMIT, "4.0", "'4.0'"),
+    ],
+)
+def test_a_key_of_whole_numbers_is_given_one_without_a_point(key: str, value: object, taken: str) -> None:
+    assert repr(whole(value, key)) == taken

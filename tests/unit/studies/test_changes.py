@@ -102,6 +102,35 @@ def test_what_makes_it_another_study(tmp_path: Path, keys: dict[str, Any], sente
         check_same(spec(tmp_path), spec(tmp_path, **keys), True)
 
 
+NAMES = [f"model.layers.{n}.self_attn.q_proj" for n in range(12)]
+LONG = "x" * 130
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "sentence"),
+    [
+        (NAMES, [*NAMES[:9], "k", *NAMES[10:]], "target_modules[9] was 'model.layers.9.self_attn.q_proj' and is 'k'"),
+        (NAMES, NAMES[:11], "target_modules[11] was 'model.layers.11.self_attn.q_proj' and is not set"),
+        (NAMES, [*NAMES, "k"], "target_modules[12] was not set and is 'k'"),
+        (NAMES, LONG, f"target_modules was {str(NAMES)[:100]} and is '{LONG[:99]}"),
+        ([1.0, *NAMES], [1, *NAMES[1:]], "target_modules[1] was 'model.layers.0.self_attn.q_proj' and is 'model.layers.1.self"),
+        ([{"a": NAMES, "b": 1}], [{"a": NAMES, "b": 2}], "target_modules[0].b was 1 and is 2"),
+        (LONG + "a", LONG + "b", f"target_modules was '…{LONG[:20]}a' and is '…{LONG[:20]}b'"),
+        ("short text with a", "short text with an end", "target_modules was 'short text with a' and is 'short text with an end'"),
+    ],
+)
+def test_values_that_are_too_long_to_be_shown_are_told_by_where_they_differ(tmp_path: Path, was: Any, now: Any, sentence: str) -> None:
+    key = "model.tuning.target_modules"
+    [found] = changes(spec(tmp_path, set={key: was}), spec(tmp_path, set={key: now}))
+    assert found.text.startswith(f"set: model.tuning.{sentence}")
+
+
+def test_a_space_that_is_too_long_to_be_shown_is_told_by_where_it_differs(tmp_path: Path) -> None:
+    tunes = [{**TUNE, "space": {**TUNE["space"], "data.batch_size": {"choice": [*range(40), last]}}} for last in (98, 99)]
+    [found] = changes(*(spec(tmp_path, tune=tune) for tune in tunes))
+    assert found.text == "tune.space.data.batch_size.choices[40] was 98 and is 99"
+
+
 @pytest.mark.parametrize(
     ("values", "same"),
     [

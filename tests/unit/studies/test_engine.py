@@ -63,7 +63,13 @@ def test_one_trial_that_fails_leaves_the_others_and_its_reason(tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
-    ("code", "said"), [(-11, "ended by signal 11: it said nothing of it"), (137, "it said nothing of it"), (5, "it said nothing of it")]
+    ("code", "said"),
+    [
+        (-11, "ended by signal 11: it said nothing of it"),
+        (137, "it ended with exit code 137 and said nothing"),
+        (77, "it ended with exit code 77 and said nothing"),
+        (5, "it ended with exit code 5 and said nothing"),
+    ],
 )
 def test_a_trial_that_dies_is_not_the_runner(tmp_path: Path, code: int, said: str) -> None:
     def dead() -> Made:
@@ -74,6 +80,13 @@ def test_a_trial_that_dies_is_not_the_runner(tmp_path: Path, code: int, said: st
     assert run_study(spec, tmp_path, start=Fits({"r4/seed-0": dead})) == (5 if code == 5 else 6)
     assert table(tmp_path)["r4/seed-0"].error == said
     assert list(states(tmp_path).values()).count("complete") == 3
+
+
+@pytest.mark.parametrize(("code", "tries"), [(77, 3), (9, 3), (127, 3), (-9, 3), (5, 1)])
+def test_a_code_that_is_none_of_ftlab_is_a_crash(tmp_path: Path, code: int, tries: int) -> None:
+    fits = Fits({"r4/seed-1": lambda: Made(code)})
+    assert run_study(study(tmp_path, retries=2), tmp_path, start=fits) == (6 if tries > 1 else code)
+    assert fits.started.count("r4/seed-1") == tries
 
 
 def test_a_trial_that_hangs_is_ended_and_the_next_starts(tmp_path: Path) -> None:

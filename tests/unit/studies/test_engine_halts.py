@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,13 @@ class Orphan(Made):
 
     def cpu_seconds(self) -> float | None:
         return None
+
+
+@pytest.mark.parametrize(("code", "own"), [(1, 1), (3, 3), (77, 6), (-11, 6)])
+def test_the_study_ends_with_a_code_of_its_own(tmp_path: Path, code: int, own: int) -> None:
+    with pytest.raises(FtlabError, match=r"^the first \d trials failed alike: ") as caught:
+        run_study(study(tmp_path, seeds=20, retries=0), tmp_path, start=Fits({"*": lambda: Made(code)}))
+    assert caught.value.exit_code == own
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -140,3 +147,24 @@ def test_what_was_lost_comes_before_what_waits(tmp_path: Path) -> None:
 
     assert run_study(study(tmp_path, factors=None, seeds=1, tune=TUNED), tmp_path, start=Once()) == 0
     assert fits.started == ["base/tune-0", "base/tune-0", "base/tune-1", "base/tune-2", "base/seed-0"]
+
+
+def test_a_plugin_that_is_edited_meanwhile_stops_the_study_before_the_next_trial(tmp_path: Path) -> None:
+    mine, running = tmp_path / "mine.py", Made(None)
+    mine.write_text("a = 1")
+
+    def edited() -> Made:
+        mine.write_text("a = 2")
+        return running
+
+    spec = replace(study(tmp_path, seeds=3), plugins=(str(mine),))
+    fits = Fits({"r2/seed-1": edited})
+    with pytest.raises(
+        FtlabError, match=r"other settings: the code of --plugin mine.py is another; undo it, or choose a new name\.$"
+    ) as caught:
+        run_study(spec, tmp_path, workers=2, start=fits)
+    assert (caught.value.exit_code, fits.started, running.asked) == (2, ["r2/seed-0", "r4/seed-0", "r2/seed-1"], True)
+    assert sorted(states(tmp_path).values()) == ["complete"] * 2 + ["waiting"] * 4
+    mine.write_text("a = 1")
+    assert run_study(spec, tmp_path, start=(later := Fits())) == 0
+    assert sorted(later.started) == ["r2/seed-1", "r2/seed-2", "r4/seed-1", "r4/seed-2"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,8 @@ class Saving(Made):
         return -9 if self.killed else self.code
 
 
-def started(folder: Path, child: Made) -> Job:
-    queue = opened(study(folder, timeout_minutes=1), folder)
+def started(folder: Path, child: Made, *plugins: str) -> Job:
+    queue = opened(replace(study(folder, timeout_minutes=1), plugins=plugins), folder)
     claim = queue.claim()
     assert claim is not None
     found = Job(queue=queue, claim=claim, folder=folder, start=lambda words, log, environment: child)
@@ -94,3 +94,25 @@ def test_what_never_begins_is_given_up(tmp_path: Path) -> None:
     one = started(tmp_path, child)
     assert (later(one, 1700), child.killed) == (None, False)
     assert (later(one, 101), child.killed) == (None, True)
+
+
+def test_a_plugin_that_was_edited_before_the_fork_ends_the_trial_unsaved(tmp_path: Path) -> None:
+    mine, child = tmp_path / "mine.py", Saving(forked=None)
+    mine.write_text("a = 1")
+    one = started(tmp_path, child, str(mine))
+    mine.write_text("a = 2")
+    assert (later(one, 1), child.killed) == (None, False)
+    child.forked = time.monotonic()
+    assert (one.look(), child.killed) == (None, True)
+    ended = one.look()
+    assert ended is not None
+    assert (ended.outcome, "the code of --plugin mine.py is another" in ended.edited) == ("stopped", True)
+
+
+def test_a_plugin_that_is_edited_behind_the_fork_leaves_the_trial_alone(tmp_path: Path) -> None:
+    mine, child = tmp_path / "mine.py", Saving()
+    mine.write_text("a = 1")
+    one = started(tmp_path, child, str(mine))
+    assert one.look() is None
+    mine.unlink()
+    assert (later(one, 1), child.asked, child.killed) == (None, False, False)

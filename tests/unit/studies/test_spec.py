@@ -123,6 +123,14 @@ def test_defaults(tmp_path: Path) -> None:
         ),
         ({"tune": {**TUNE, "space": {"model.tuning.r": {"int": [1.5, 2]}}}}, "model.tuning.r.int is 1.5; it must be a whole number."),
         ({"tune": {**TUNE, "space": {"model.tuning.r": {"choice": [1]}}}}, "list at least two values to choose from"),
+        (
+            {"tune": {**TUNE, "space": {"model.tuning.r": {"choice": [4, 2, 4]}}}},
+            "tune.space.model.tuning.r.choice has 4 twice; keep one of",
+        ),
+        (
+            {"tune": {**TUNE, "space": {"model.optimizer": {"choice": ["SGD", {"class_path": "torch.optim.SGD"}]}}}},
+            "model.optimizer.choice has 'SGD' and {'class_path': 'torch.optim.SGD'}, which are one value; keep one of them",
+        ),
         ({"tune": {**TUNE, "space": {"seed_everything": {"int": [1, 2]}}}}, "seed_everything is set by the study itself"),
         ({"knockout": "model.tuning"}, "knockout is model.tuning, which is 'LoRA' in the base; it must be a list there"),
     ],

@@ -42,6 +42,14 @@ def test_null_is_written_as_the_agent_must_say_it(tmp_path: Path) -> None:
     assert written["parameters"]["trainer.gradient_clip_val"]["values"] == ["null", 0.5, '["a", null]']
 
 
+def test_a_whole_number_is_written_without_a_point(tmp_path: Path) -> None:
+    tune = {"trials": 1, "space": {"data.batch_size": {"choice": [4.0, 8]}}}
+    file = write_sweep(parse(study(tmp_path, factors={"model.tuning.r": [2.0, 4]}, tune=tune)), tmp_path / "sweep")
+    assert yaml.safe_load(file.read_text())["parameters"]["data.batch_size"]["values"] == [4, 8]
+    assert "r: 2\n" in (tmp_path / "sweep" / "variants" / "r2.yaml").read_text()
+    assert "4.0" not in file.read_text()
+
+
 def test_what_is_right_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = study(tmp_path, factors={"model.tuning.r": [2, 4]})
     assert main(["sweep", str(file), "--root", str(tmp_path / "studies")]) == 0
