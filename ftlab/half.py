@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch.plugins.precision import HalfPrecision
+from torch import nn
 
 
 class HalfWeights(HalfPrecision):
@@ -27,3 +28,9 @@ class HalfWeights(HalfPrecision):
 def half_plugin(precision: object) -> HalfWeights | None:
     """The plugin for a value of `trainer.precision`; None where Lightning's own is right."""
     return HalfWeights(precision) if precision in ("16-true", "bf16-true") else None
+
+
+def converted(model: nn.Module, precision: object) -> nn.Module:
+    """`model`, whose weights are changed in place to the type that a value of `trainer.precision` gives all of them, if it does."""
+    half = half_plugin(precision)
+    return model if half is None else half.convert_module(model)

@@ -74,14 +74,12 @@ def load(source: str | Path, checkpoint: str = "best", base: str | Backbone | No
 
 def load_run(folder: Path, checkpoint: str = "best") -> Run:
     """A run with the weights of one of its checkpoints; see `load`."""
-    from ftlab.half import half_plugin
+    from ftlab.half import converted
 
     path = find_checkpoint(folder, checkpoint)
     module, data, config = _built(folder / CONFIG)
     module.configure_model()
-    half = half_plugin(config["trainer"].get("precision"))
-    if half is not None:
-        half.convert_module(module.adapted)
+    converted(module.adapted, config["trainer"].get("precision"))
     _fill(module, path)
     module.eval()
     return Run(module=module, data=data, facts=Facts(config=config, metrics=_figures(folder / "summary.json")))

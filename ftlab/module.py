@@ -20,6 +20,7 @@ from ftlab.errors import ConfigError
 from ftlab.evaluation import Evaluation
 from ftlab.fingerprints import base_fingerprint, check, tokenizer_fingerprint
 from ftlab.growth import grow
+from ftlab.half import converted
 from ftlab.heads import fresh_modules
 from ftlab.lean import LeanModule
 from ftlab.metrics import MetricCallable, check_metrics
@@ -129,9 +130,8 @@ class FinetuneModule(LeanModule):
         model.config.pad_token_id = self.tokenizer.pad_token_id
         heads = fresh_modules(model, missing, self.backbone) | grow(model, self.backbone, self.tokenizer)
         self.task.check(model)
-        self.model = applied(self.tuning.bind(self.tokenizer), model, heads).train()
-        if self._trainer:  # Lightning converts it too, but only after a checkpoint's tensors have been compared with the model's
-            self.model = self.trainer.precision_plugin.convert_module(self.model)
+        # Lightning converts it too, but only after a checkpoint's tensors have been compared with the model's.
+        self.model = converted(applied(self.tuning.bind(self.tokenizer), model, heads).train(), precision)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         if self.trainer.ckpt_path is None:
