@@ -35,6 +35,8 @@ def rehearse(module: FinetuneModule) -> None:
     """
     if module.model is not None:
         return
+    module.backbone.require(module.task.auto_class, module.hf_config)
+    _ = module.tokenizer  # loaded before the log is silent: a hub that does not answer is said once
     with rng.untouched(), _silent(), torch.device("meta"):
         refusal = _refusal(module, all_fresh=module.backbone.fresh)
         # A stored head is fresh too where the data have another number of labels, which is not known yet.

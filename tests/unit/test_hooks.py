@@ -83,9 +83,9 @@ def tensor(value: object) -> Tensor:
 
 def test_order_and_numbers(tmp_path: Path) -> None:
     trainer = fit(tmp_path, Noting())
-    assert named("apply") == [(True,)]
+    assert named("apply") == [(True,), (True,)]  # on the shapes alone, then on the weights
     assert named("prepare") == [(5,)]
-    assert [call[0] for call in CALLS[:3]] == ["apply", "prepare", "on_gradients"]
+    assert [call[0] for call in CALLS[:4]] == ["apply", "apply", "prepare", "on_gradients"]
     assert [step for step, _ in named("on_gradients")] == [0, 1, 2, 3, 4, 5]
     assert named("on_step") == [(step, 6) for step in range(1, 7)]
     assert float(trainer.callback_metrics["tuning/norm"]) == 1.5
