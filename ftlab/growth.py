@@ -101,7 +101,7 @@ def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBas
     if not isinstance(embedding, nn.Embedding):
         raise ConfigError(f"model.backbone.new_tokens: {type(model).__name__} has no plain input embedding to grow; use tokens it knows.")
     new = NewRows(_mean_rows(embedding, first, size - first))
-    grown: list[nn.Module] = [new]
+    grown = [new]
     output = output_of(model)
     if isinstance(output, nn.Linear) and not _gives_logits(model, output, rows):
         raise ConfigError(f"model.backbone.new_tokens: {type(model).__name__} has no plain output embedding to grow; use tokens it knows.")
@@ -109,7 +109,7 @@ def grow(model: nn.Module, backbone: Backbone, tokenizer: PreTrainedTokenizerBas
     if isinstance(output, nn.Linear):
         tied = output.weight is embedding.weight
         grown += [] if tied else [NewRows(_mean_rows(output, first, size - first))]
-        put_in_place(model, output, GrownLinear(output, grown[-1], first))  # type: ignore[arg-type]
+        put_in_place(model, output, GrownLinear(output, grown[-1], first))
     model.config.get_text_config().vocab_size = max(size, rows)  # type: ignore[union-attr, operator]
     return {name: m for name, m in model.named_modules() if any(m is g for g in grown)}
 

@@ -59,13 +59,15 @@ def _refusal(module: FinetuneModule, all_fresh: bool) -> FtlabError | None:
 
 
 def _missing(module: FinetuneModule, model: nn.Module) -> set[str]:
-    """The parameters that a model of the stored class does not have; none where the configuration names no class of transformers."""
+    """The parameters that a model of the stored class does not have; none where the configuration names no model of transformers."""
     import transformers
 
-    kind = getattr(transformers, (module.hf_config.architectures or [""])[0], None)
-    if kind is None or kind is type(model):
+    kind: object = getattr(transformers, (module.hf_config.architectures or [""])[0], None)
+    # Whoever wrote the configuration chose the name, so nothing else of transformers may be called.
+    if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel) or kind is type(model):
         return set()
-    held = {_below(stored, name): p.shape for stored in [kind(module.backbone.load_config())] for name, p in stored.named_parameters()}
+    stored = kind(module.backbone.load_config())
+    held = {_below(stored, name): p.shape for name, p in stored.named_parameters()}
     return {name for name, p in model.named_parameters() if held.get(_below(model, name)) != p.shape}
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import takewhile, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 
 from ftlab.errors import ConfigError
@@ -176,7 +176,8 @@ def _differ(place: str, key: str, was: object, now: object) -> str:
 
 def _behind(was: str, now: str) -> tuple[str, str]:
     """Two texts without what they begin with alike, but for some characters before they differ."""
-    cut = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(was, now, strict=False))) - _BEFORE
+    shorter = min(len(was), len(now))
+    cut = next((i for i in range(shorter) if was[i] != now[i]), shorter) - _BEFORE
     return (f"…{was[cut:]}", f"…{now[cut:]}") if cut > 0 else (was, now)
 
 

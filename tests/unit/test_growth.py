@@ -41,7 +41,7 @@ EVERY = pytest.mark.parametrize(("family", "task"), CASES, ids=[f"{family}-{type
 
 
 def grown(folder: Path, tuning: TuningStrategy, settings: Mapping[str, object] | None = None, task: Task = LANGUAGE) -> FinetuneModule:
-    return configured(Backbone(name=str(folder), **{"new_tokens": NEW, **(settings or {})}), task, tuning)  # type: ignore[arg-type]
+    return configured(Backbone(name=str(folder), **{"new_tokens": NEW, **(settings or {})}), task, tuning)  # type: ignore[arg-type]  # fields of several types, by name
 
 
 def base_folder(family: str, task: Task, folder: Path, settings: Mapping[str, object] | None = None) -> Path:
@@ -216,7 +216,7 @@ def test_a_head_that_is_more_than_a_map_of_its_own_is_refused(family: str, tmp_p
     folder = tiny_model_folder("deberta-v2", tmp_path, {"legacy": False})
     if family == "MobileBert":
         widths = {"hidden_size": 32, "embedding_size": 16, "intra_bottleneck_size": 16, "intermediate_size": 32}
-        config = transformers.MobileBertConfig(**widths, vocab_size=SIZE, num_hidden_layers=1, pad_token_id=0)  # type: ignore[arg-type]
+        config = transformers.MobileBertConfig(**widths, vocab_size=SIZE, num_hidden_layers=1, pad_token_id=0)  # type: ignore[arg-type]  # numbers, by name
         transformers.MobileBertForMaskedLM(config).save_pretrained(folder)
     grown(folder, Full(), {"new_tokens": []}, MASKED)
     wanted = f"model.backbone.new_tokens: {family}ForMaskedLM has no plain output embedding to grow; use tokens it knows."

@@ -27,8 +27,8 @@ def test_sentences_are_split_by_sentencex() -> None:
     pytest.importorskip("sentencex", reason="the extra ftlab[sentences] is not installed")
     rows = [(0, {"text": "Mr. Smith came. He left at 5 p.m. yesterday!\n\nWhy?"}), (1, {"text": "One. Two."})]
     examples = list(NextSentencePrediction(sentences="split").encode(rows, KNOWN, 64, labelled=True))
-    whole = [str(KNOWN.decode(e["input_ids"])) for e in examples]  # type: ignore[arg-type]
-    ends = [[0, *e["ends"]] for e in examples]  # type: ignore[misc]
+    whole = [str(KNOWN.decode(e["input_ids"])) for e in examples]  # type: ignore[arg-type]  # a list of ids
+    ends = [[0, *e["ends"]] for e in examples]  # type: ignore[misc]  # a list of numbers
     pieces = [[text[a:b] for a, b in pairwise(places)] for text, places in zip(whole, ends, strict=True)]
     assert pieces == [["Mr. Smith came.", "He left at 5 p.m. yesterday!", "Why?"], ["One.", "Two."]]
 
