@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from torch import nn
 from transformers import BertForPreTraining, BertForSequenceClassification, PreTrainedModel
 
@@ -128,7 +127,7 @@ def test_tokens_without_an_embedding_are_found(tmp_path: Path) -> None:
 
 def test_a_configuration_cannot_name_what_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[object] = []
-    monkeypatch.setattr(transformers, "pipeline", called.append)
+    monkeypatch.setattr("transformers.pipeline", called.append)
     folder = tiny_model_folder("bert", tmp_path / "bert")
     config = folder / "config.json"
     values = json.loads(config.read_text(encoding="utf-8")) | {"architectures": ["pipeline"]}
