@@ -11,9 +11,9 @@ from ftlab.data.sources.files import no_rows, refuse_bad_text, unknown_split
 from ftlab.rows import Row
 
 Scalar: TypeAlias = str | bool | int | float | None
-Value: TypeAlias = Scalar | list[str] | list[Scalar] | list[dict[str, Scalar]] | dict[str, list[Scalar]]
+Value: TypeAlias = Scalar | list[str] | list[Scalar] | list[dict[str, Scalar]] | dict[str, Scalar | list[Scalar]]
 """A value of one column; lists are token tags or scores, lists of objects are the turns of a chat, an object of lists is the answers to a
-question."""
+question. One that lists nothing comes this far too, so that the task names the row that is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

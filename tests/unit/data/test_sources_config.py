@@ -23,6 +23,7 @@ ITEMS = [
     {"chat": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "true"}]},
     {"answers": {"text": ["Ada", "1"], "answer_start": [0, 7]}},
     {"answers": {"text": [], "answer_start": []}, "texts": {"text": ["Ada", "1"]}},
+    {"answers": {"text": "1", "answer_start": 0}},
 ]
 
 
