@@ -13,6 +13,8 @@ from torchmetrics.classification import MulticlassMatthewsCorrCoef, MultilabelMa
 from torchmetrics.regression import SpearmanCorrCoef
 from torchmetrics.utilities import dim_zero_cat
 
+from ftlab.tasks.retrieval import spearman
+
 Kind: TypeAlias = Literal["single", "ordinal", "multi", "regression"]
 
 
@@ -73,11 +75,11 @@ def _regression(count: int) -> dict[str, Metric | MetricCollection]:
 
 
 class MulticlassMcc(MulticlassMatthewsCorrCoef):
-    """Matthews correlation, 0 where it is undefined; torchmetrics makes up other numbers where there are two classes."""
+    """Matthews correlation; that of torchmetrics cancels over many rows, and is a made-up figure where it is undefined."""
 
     def compute(self) -> Tensor:
         """Of the rows seen."""
-        return super().compute() if _varies(self.confmat) else torch.zeros((), device=self.confmat.device)
+        return matthews(self.confmat)
 
 
 class MultilabelMcc(MultilabelMatthewsCorrCoef):
@@ -85,24 +87,30 @@ class MultilabelMcc(MultilabelMatthewsCorrCoef):
 
     def compute(self) -> Tensor:
         """Of the rows seen."""
-        return super().compute() if _varies(self.confmat.sum(0)) else torch.zeros((), device=self.confmat.device)
+        return matthews(self.confmat.sum(0))
 
 
-def _varies(confusion: Tensor) -> bool:
-    """Whether more than one class is present and more than one is predicted, by a table of counts (classes, classes)."""
-    return all(int((confusion.sum(dim) > 0).sum()) > 1 for dim in (0, 1))
+def matthews(confusion: Tensor) -> Tensor:
+    """Matthews correlation of several classes (Gorodkin 2004), 0 where one class alone is present or predicted.
+
+    Args:
+        confusion: (classes, classes) counts.
+    """
+    counts = confusion.cpu().double()
+    true, predicted = counts.sum(1), counts.sum(0)
+    together = counts.sum() * counts.trace() - true @ predicted
+    apart = [counts.sum() ** 2 - side @ side for side in (true, predicted)]
+    return (together / (apart[0] * apart[1]).sqrt()).nan_to_num(0.0).to(confusion.device, torch.float32)
 
 
 class Spearman(SpearmanCorrCoef):
-    """Spearman's correlation, NaN where it is undefined; torchmetrics has 0 for a constant, and ranks what is no number."""
+    """Spearman's correlation, NaN where it is undefined; torchmetrics adds a small number to the denominator, and has 0 for a constant."""
 
     def compute(self) -> Tensor:
         """Of the rows seen, one value for each output."""
-        found: Tensor = super().compute()
-        for state in (self.preds, self.target):
-            values = dim_zero_cat(state)
-            found = found.masked_fill((values == values[:1]).all(0) | values.isnan().any(0), torch.nan)
-        return found
+        preds, target = (dim_zero_cat(state).cpu().numpy().reshape(-1, self.num_outputs).T for state in (self.preds, self.target))
+        found = [spearman(*pair) for pair in zip(preds, target, strict=True)]
+        return torch.tensor(found, device=self.device, dtype=torch.float64).squeeze()
 
 
 class BestThresholds(Metric):
