@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,15 +18,20 @@ from ftlab.strategies.soft_prompt import attach, save_prompt
 
 
 class Encoded(nn.Module):
-    """What PEFT's prompt encoder makes of its own P inputs, (P, D)."""
+    """What PEFT's prompt encoder makes of its own P inputs, (P, D), in the encoder's own precision.
+
+    It costs nothing beside the model, and on a processor without AVX-512 torch cannot run an LSTM under autocast to bfloat16.
+    """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self) -> Tensor:
-        table = self.encoder.embedding.weight  # type: ignore[union-attr]
-        vectors: Tensor = self.encoder(torch.arange(len(table), device=table.device)[None])  # type: ignore[arg-type]
+        table: Tensor = self.encoder.embedding.weight  # type: ignore[union-attr,assignment]
+        kind = table.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # autocast knows no meta device
+            vectors: Tensor = self.encoder(torch.arange(len(table), device=table.device)[None])
         return vectors[0]
 
 

@@ -140,6 +140,17 @@ def test_rows_are_cut_to_what_the_virtual_tokens_leave(bases: Bases, tuning: Tun
         limit(PromptTuning(length=CONTEXT), None)
 
 
+@pytest.mark.parametrize("encoder", ["lstm", "mlp"])
+def test_autocast_leaves_the_small_network_alone(bases: Bases, encoder: Any) -> None:
+    """Under autocast to bfloat16 torch has no LSTM on processors without AVX-512."""
+    model = PTuning(length=LENGTH, encoder=encoder, hidden=8).apply(bases("llama"), {})
+    source = model.get_submodule("model.soft_prompt.source")
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = source()
+    assert vectors.dtype == torch.float32
+    assert vectors.equal(source())
+
+
 @ALL
 def test_only_the_virtual_tokens_are_trained_and_owned(bases: Bases, tuning: TuningStrategy) -> None:
     model = bases("llama", "SequenceClassification")
