@@ -20,7 +20,7 @@ from ftlab.strategies.soft_prompt import attach, save_prompt
 class Encoded(nn.Module):
     """What PEFT's prompt encoder makes of its own P inputs, (P, D), in the encoder's own precision.
 
-    It costs nothing beside the model, and on a processor without AVX-512 torch cannot run an LSTM under autocast to bfloat16.
+    On a processor without AVX-512 torch cannot run an LSTM under autocast to bfloat16, and the encoder is small beside the model.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -28,7 +28,7 @@ class Encoded(nn.Module):
         self.encoder = encoder
 
     def forward(self) -> Tensor:
-        table: Tensor = self.encoder.embedding.weight  # type: ignore[union-attr,assignment]
+        table: Tensor = self.encoder.embedding.weight  # type: ignore[union-attr,assignment]  # PEFT's embedding
         kind = table.device.type
         with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # autocast knows no meta device
             vectors: Tensor = self.encoder(torch.arange(len(table), device=table.device)[None])
